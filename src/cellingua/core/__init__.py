@@ -1,0 +1,1 @@
+"""Level 0: errors, configuration, files, runtime, progress. Imports nothing of the package."""

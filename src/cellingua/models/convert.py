@@ -1,0 +1,253 @@
+"""Checkpoints of other programs -> our towers: the released LangCell, and text towers of the BERT family.
+
+Their names of weights are known here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cellingua.core.errors import ModelError
+from cellingua.models.langcell import LangCellConfig, LangCellModule
+from cellingua.nn.language import TextTower, TextTowerConfig
+from cellingua.nn.transformer import CellTower, CellTowerConfig
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+#: What released files may hold and inference never reads (a trailing dot: the whole family).
+IGNORED = ("embeddings.position_ids", "pooler.", "cls.predictions.", "cls.seq_relationship.")
+EMBEDDINGS = {
+    "word": "embeddings.word_embeddings",
+    "token": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "segment": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "pooler": "pooler.dense",
+}
+LAYER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "cross.query": "crossattention.self.query",
+    "cross.key": "crossattention.self.key",
+    "cross.value": "crossattention.self.value",
+    "cross.output": "crossattention.output.dense",
+    "cross_norm": "crossattention.output.LayerNorm",
+    "widen": "intermediate.dense",
+    "narrow": "output.dense",
+    "feedforward_norm": "output.LayerNorm",
+}
+
+
+def their_name(ours: str) -> str:
+    """Return the BERT name of one of our tower weights (``layers.3.widen.weight`` and the like)."""
+    stem, _, kind = ours.rpartition(".")
+    if not stem.startswith("layers."):
+        return f"{EMBEDDINGS[stem]}.{kind}"
+    _, number, part = stem.split(".", 2)
+    return f"encoder.layer.{number}.{LAYER[part]}.{kind}"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file, or a torch file of tensors alone (no pickled code is ever run)."""
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.", "a file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
+    if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
+        raise ModelError(f"{path} is not a table of tensors.", "a torch state dict")
+    return dict(held)
+
+
+def read_bert_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the configuration and the weights of a BERT folder, a leading ``bert.`` taken off the names."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{path} is missing.", "a folder with config.json and weights")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}.", "a configuration as saved") from error
+    found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    if not found:
+        raise ModelError(f"{folder} holds no weights.", " or ".join(WEIGHT_FILES))
+    tensors = read_tensors(found[0])
+    return config, {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+
+
+def load_released(folder: Path) -> LangCellModule:
+    """Load LangCell's released checkpoint folder.
+
+    Parameters
+    ----------
+    folder
+        Holds ``cell_bert/``, ``text_bert/`` (each ``config.json`` and weights, ``.bin`` or safetensors), ``cell_proj.bin``,
+        ``text_proj.bin``, ``ctm_head.bin`` (or the same with ``.safetensors``).
+
+    Returns
+    -------
+    LangCellModule
+        In evaluation mode, float32.
+
+    Raises
+    ------
+    ModelError
+        Something is missing, unknown or of another shape. A leading ``bert.``, a missing or present pooler,
+        ``position_ids`` and a language-modelling head are tolerated.
+    """
+    folder = Path(folder)
+    cell_config, cell_tensors = read_bert_folder(folder / "cell_bert")
+    text_config, text_tensors = read_bert_folder(folder / "text_bert")
+    heads = {name: _head(folder, name) for name in ("cell_proj", "text_proj", "ctm_head")}
+    cell = cell_tower_config(cell_config, folder / "cell_bert")
+    text = text_tower_config(text_config, folder / "text_bert", encoder_width=text_config.get("encoder_width"))
+    joint = len(heads["cell_proj"].get("bias", ()))
+    config = LangCellConfig(
+        "bert",
+        text,
+        bert=cell,
+        joint_width=joint,
+        token_limit=cell.positions - 1,
+        text_limit=text.positions,
+        match_head=True,
+        gene_table="geneformer_v1",
+    )
+    module = LangCellModule(config)
+    fill(module.cell_tower, cell_tensors, folder / "cell_bert", their_name)
+    fill(module.text_tower, text_tensors, folder / "text_bert", their_name)
+    fill(module.cell_projection.linear, heads["cell_proj"], folder / "cell_proj", str)
+    fill(module.text_projection.linear, heads["text_proj"], folder / "text_proj", str)
+    assert module.match_head is not None  # by the configuration above
+    fill(module.match_head, heads["ctm_head"], folder / "ctm_head", str)
+    return module.eval()
+
+
+def load_text_tower(
+    folder: Path, *, encoder_width: int | None = None, pooling: str = "cls", unit_length: bool = False
+) -> TextTower:
+    """Load a text tower from the folder of a BERT-family model (PubMedBERT, MiniLM, LangCell's own).
+
+    Our tower has no token types: row 0 of that table is added to every position, which changes nothing. With
+    `encoder_width` and a model that has no cross-attention, the tower gets fresh cross-attention whose output starts
+    at zero, so that it begins as the plain text encoder.
+    """
+    config, tensors = read_bert_folder(Path(folder))
+    built = text_tower_config(
+        config, Path(folder), encoder_width=encoder_width, pooling=pooling, unit_length=unit_length
+    )
+    tower = TextTower(built)
+    segment = tensors.pop("embeddings.token_type_embeddings.weight", None)
+    positions = tensors.get("embeddings.position_embeddings.weight")
+    if segment is not None and positions is not None:
+        tensors["embeddings.position_embeddings.weight"] = positions + segment[0]
+    fresh: dict[str, Tensor] = {}
+    if encoder_width is not None and not any(".crossattention." in name for name in tensors):
+        fresh = {their_name(n): t for n, t in tower.state_dict().items() if ".cross" in n}
+        for name, tensor in fresh.items():
+            if ".output.dense." in name:
+                tensor.zero_()
+    fill(tower, {**tensors, **fresh}, Path(folder), their_name)
+    return tower.eval()
+
+
+def cell_tower_config(config: Mapping[str, Any], where: Path) -> CellTowerConfig:
+    """Translate a BERT ``config.json`` of a cell encoder; ``<cls>`` is the last row."""
+    common = _common(config, where)
+    return CellTowerConfig(
+        cls_token=common["vocabulary"] - 1, segments=int(config.get("type_vocab_size", 2)), **common
+    )
+
+
+def text_tower_config(
+    config: Mapping[str, Any],
+    where: Path,
+    *,
+    encoder_width: int | None = None,
+    pooling: str = "cls",
+    unit_length: bool = False,
+) -> TextTowerConfig:
+    """Translate a BERT ``config.json`` of a text encoder."""
+    common = _common(config, where)
+    return TextTowerConfig(encoder_width=encoder_width, pooling=pooling, unit_length=unit_length, **common)
+
+
+def _common(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    keys = {
+        "vocabulary": "vocab_size",
+        "layers": "num_hidden_layers",
+        "width": "hidden_size",
+        "heads": "num_attention_heads",
+        "feedforward": "intermediate_size",
+        "positions": "max_position_embeddings",
+        "activation": "hidden_act",
+        "eps": "layer_norm_eps",
+        "dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+    }
+    missing = [theirs for theirs in keys.values() if theirs not in config]
+    if missing:
+        raise ModelError(f"{where}/config.json lacks {', '.join(missing)}.", "the configuration of a BERT model")
+    kind = config.get("position_embedding_type", "absolute")
+    if kind != "absolute":
+        raise ModelError(f"{where} has {kind!r} positions.", "absolute, learned positions")
+    if config["hidden_act"] not in ("relu", "gelu"):
+        raise ModelError(f"{where} uses the activation {config['hidden_act']!r}.", "relu or gelu")
+    return {ours: config[theirs] for ours, theirs in keys.items()}
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: Path, rename: Callable[[str], str]) -> None:
+    """Copy `tensors` into `module`; every weight must be there once, with its shape, and none may be left over.
+
+    Parameters
+    ----------
+    module
+        What is filled, in place.
+    tensors
+        By the names that `rename` gives to ours.
+    where
+        For messages.
+    rename
+        Our name -> the name in `tensors`.
+    """
+    wanted = module.state_dict()
+    names = {ours: rename(ours) for ours in wanted}
+    for ours, theirs in names.items():
+        if theirs not in tensors:
+            raise ModelError(
+                f"{where} lacks the weight {theirs!r}.", f"{len(wanted)} weights of this architecture"
+            )
+        if tensors[theirs].shape != wanted[ours].shape:
+            raise ModelError(
+                f"{where}: {theirs!r} has the shape {tuple(tensors[theirs].shape)}.",
+                f"{tuple(wanted[ours].shape)}, from its configuration",
+            )
+        if not bool(torch.isfinite(tensors[theirs]).all()):
+            raise ModelError(f"{where}: {theirs!r} holds values that are not finite.", "finite weights")
+    known = set(names.values())
+    unknown = sorted(name for name in tensors if name not in known and not name.startswith(IGNORED))
+    if unknown:
+        raise ModelError(f"{where} holds the unknown weight {unknown[0]!r}.", "the weights of this architecture")
+    module.load_state_dict({ours: tensors[theirs].to(torch.float32) for ours, theirs in names.items()})
+
+
+def _head(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read ``name.bin`` or ``name.safetensors``."""
+    other = folder / f"{name}.safetensors"
+    tensors = read_tensors(other if other.is_file() else folder / f"{name}.bin")
+    if tensors.get("bias") is None:
+        raise ModelError(f"{folder / name} lacks the weight 'bias'.", "weight and bias")
+    return tensors

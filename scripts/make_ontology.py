@@ -111,8 +111,8 @@ OTHER_SPECIES_IDS = {
     "CL:4040001": "chorionic girdle cell (horse)",
     "CL:4040006": "dermal chromatophore",
 }
-# CL files human pacemaker and Purkinje myocytes under "transversely striated visceral muscle cell" of arthropods, by
-# mistake: what lies under these is judged by its own name and definition.
+# CL files human pacemaker and Purkinje myocytes under "transversely striated visceral muscle cell" of arthropods,
+# by mistake: what lies under these is judged by its own name and definition.
 NOT_INHERITED = {"CL:0000193", "CL:0008009"}
 # A commissural neuron is a human cell as well, whatever its definition stresses: kept on purpose.
 KEPT_IDS = {"CL:0000678"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def ragged(flat: np.ndarray, indptr: np.ndarray) -> list[np.ndarray]:
-    return [flat[a:b] for a, b in zip(indptr[:-1], indptr[1:], strict=True)]
+    return [flat[a:b] for a, b in itertools.pairwise(indptr)]
 
 
 def test_model_input(folder: Path, released: LangCellModule, batch: CellBatch) -> None:
@@ -68,7 +69,8 @@ def test_model_input(folder: Path, released: LangCellModule, batch: CellBatch) -
 def test_cells(folder: Path, released: LangCellModule, batch: CellBatch) -> None:
     held = read(folder, "cells")
     embedding, states = released.cells(batch)
-    assert states.hidden is not None and states.mask is not None
+    assert states.hidden is not None
+    assert states.mask is not None
     np.testing.assert_allclose(states.pooled.numpy(), held["cls_hidden"], atol=2e-5, rtol=0)
     projected = released.cell_projection(states.pooled)
     np.testing.assert_allclose(projected.numpy(), held["projected"], atol=2e-5, rtol=0)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cellingua.core.errors import ModelError
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.language import TextTower, TextTowerConfig
-from cellingua.nn.transformer import CellTower, CellTowerConfig
+from cellingua.nn.transformer import CellTowerConfig
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 #: What released files may hold and inference never reads (a trailing dot: the whole family).
@@ -86,7 +86,16 @@ def read_bert_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not found:
         raise ModelError(f"{folder} holds no weights.", " or ".join(WEIGHT_FILES))
     tensors = read_tensors(found[0])
-    return config, {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    return config, {_modern(name): tensor for name, tensor in tensors.items()}
+
+
+def _modern(name: str) -> str:
+    """Return a weight's name without ``bert.`` and with today's names of LayerNorm's weights."""
+    name = name.removeprefix("bert.")
+    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return name
 
 
 def load_released(folder: Path) -> LangCellModule:
@@ -95,8 +104,8 @@ def load_released(folder: Path) -> LangCellModule:
     Parameters
     ----------
     folder
-        Holds ``cell_bert/``, ``text_bert/`` (each ``config.json`` and weights, ``.bin`` or safetensors), ``cell_proj.bin``,
-        ``text_proj.bin``, ``ctm_head.bin`` (or the same with ``.safetensors``).
+        Holds ``cell_bert/``, ``text_bert/`` (each ``config.json`` and weights, ``.bin`` or safetensors),
+        ``cell_proj.bin``, ``text_proj.bin``, ``ctm_head.bin`` (or the same with ``.safetensors``).
 
     Returns
     -------
@@ -142,8 +151,8 @@ def load_text_tower(
     """Load a text tower from the folder of a BERT-family model (PubMedBERT, MiniLM, LangCell's own).
 
     Our tower has no token types: row 0 of that table is added to every position, which changes nothing. With
-    `encoder_width` and a model that has no cross-attention, the tower gets fresh cross-attention whose output starts
-    at zero, so that it begins as the plain text encoder.
+    `encoder_width` and a model that has no cross-attention, the tower gets fresh cross-attention whose output
+    starts at zero, so that it begins as the plain text encoder.
     """
     config, tensors = read_bert_folder(Path(folder))
     built = text_tower_config(

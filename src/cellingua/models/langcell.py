@@ -71,9 +71,7 @@ class LangCellConfig:
         if self.cell_kind not in given:
             raise ConfigError(f"cell_kind is {self.cell_kind!r}.", " or ".join(CELL_KINDS))
         if given.pop(self.cell_kind) is None or any(other is not None for other in given.values()):
-            raise ConfigError(
-                f"cell_kind is {self.cell_kind!r}.", f"the key {self.cell_kind!r} and no other tower"
-            )
+            raise ConfigError(f"cell_kind is {self.cell_kind!r}.", "the tower of that name and no other")
         if self.temperature <= 0:
             raise ConfigError(f"temperature is {self.temperature}.", "a number above 0")
         if self.match_head and self.text.encoder_width != self.cell_width:

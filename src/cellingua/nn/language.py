@@ -104,7 +104,7 @@ class TextTower(nn.Module):
             bool (B, L), True for a real piece.
         cells
             None: the text alone (mode "text"). Else each text also looks at its cell in every layer (mode
-            "multimodal"): hidden states (B, C, encoder_width), or (1, C, encoder_width) for one cell and all texts.
+            "multimodal"): hidden states (B, C, encoder_width); with one row it's one cell for all texts.
         """
         memory = memory_mask = None
         if cells is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,11 @@ from torch.nn import functional
 from cellingua.nn.attention import Attention
 from cellingua.nn.batch import CellBatch, CellStates
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu}
+
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Return relu, or the exact (erf) gelu."""
+    known: dict[str, Callable[[Tensor], Tensor]] = {"relu": functional.relu, "gelu": functional.gelu}
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         self.norm_first = config.norm_first
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = _activation(config.activation)
         self.attention = Attention(config.width, config.heads, dropout=config.attention_dropout)
         self.attention_norm = nn.LayerNorm(config.width, eps=config.eps)
         self.cross: Attention | None = None
@@ -67,7 +72,7 @@ class EncoderLayer(nn.Module):
             states = self._around(states, self.cross_norm, lambda x: cross(x, memory_mask, memory))
         return self._around(states, self.feedforward_norm, lambda x: self.narrow(self.activation(self.widen(x))))
 
-    def _around(self, states: Tensor, norm: nn.Module, inner) -> Tensor:  # type: ignore[no-untyped-def]
+    def _around(self, states: Tensor, norm: nn.Module, inner: Callable[[Tensor], Tensor]) -> Tensor:
         """Put residual, dropout and norm around `inner`."""
         if self.norm_first:
             return states + self.dropout(inner(norm(states)))

@@ -38,7 +38,8 @@ class WordPiece:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tokenizer, self.source = tokenizer, source
-        self.pad, self.unknown, self.cls, self.sep = (int(tokenizer.token_to_id(p)) for p in NEEDED)
+        ids = tokenizer.get_vocab(with_added_tokens=True)
+        self.pad, self.unknown, self.cls, self.sep = (ids[piece] for piece in NEEDED)
         probe = tokenizer.encode("cell").ids
         if probe[0] != self.cls or probe[-1] != self.sep:
             raise ModelError(
@@ -76,7 +77,7 @@ class WordPiece:
         return self.tokenizer.encode(text).tokens
 
     def add_special(self, pieces: Sequence[str]) -> None:
-        """Append special pieces (LangCell's own ``[DEC]`` and ``[ENC]``), numbered from the end of the vocabulary."""
+        """Append special pieces, numbered from the end of the vocabulary (see `LANGCELL_PIECES`)."""
         self.tokenizer.add_special_tokens(list(pieces))
 
     def to_json(self) -> str:

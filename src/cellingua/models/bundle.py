@@ -1,0 +1,263 @@
+"""A model as one folder, and back.
+
+::
+
+    config.json           format_version, kind, name, description, the architecture
+    weights.safetensors   cell tower, cell projection, match head
+    text.safetensors      text tower and text projection (optional; read when a text is first encoded)
+    tokenizer/tokenizer.json
+    genes.tsv.gz          ensembl_id, symbol, token, median
+    terms.safetensors     ids and vectors of the ontology's terms
+    calibration.json
+    card.md
+    manifest.json         size and SHA-256 of each file
+
+Nothing in it is code, and nothing is pickled. Every file is checked against the manifest before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cellingua.core.config import from_dict, to_dict
+from cellingua.core.errors import ConfigError, ModelError
+from cellingua.core.files import atomic_folder, write_json, write_text
+from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.langcell import LangCellConfig, LangCellModule
+from cellingua.models.manifest import Manifest, read_manifest, write_manifest
+from cellingua.models.model import LangCellModel
+from cellingua.models.storage import assign, pack, unpack
+from cellingua.words.wordpiece import WordPiece, from_json
+
+VERSION = 1
+KIND = "langcell"
+CONFIG, WEIGHTS, TEXT = "config.json", "weights.safetensors", "text.safetensors"
+GENES, TERMS, CALIBRATION = "genes.tsv.gz", "terms.safetensors", "calibration.json"
+TOKENIZER, CARD = "tokenizer/tokenizer.json", "card.md"
+KEYS = ("format_version", "kind", "name", "description", "model")
+TEXT_SIDE = ("text_tower.", "text_projection.")
+
+
+@dataclass(frozen=True)
+class BundleParts:
+    """What a bundle is made of.
+
+    Parameters
+    ----------
+    name, description
+        For people; the description is one line.
+    module
+        The trained weights.
+    genes
+        Genes, tokens and medians.
+    pieces
+        The tokeniser of the text tower.
+    term_ids, term_vectors
+        Terms with a stored vector, and float32 (n, joint), unit length.
+    calibration
+        ``{"temperature": 1.0}`` and what other rooms add.
+    card
+        The model card, in Markdown.
+    extra
+        Further files by name, such as the evidence channel's table.
+    """
+
+    name: str
+    description: str
+    module: LangCellModule
+    genes: GeneTable
+    pieces: WordPiece
+    term_ids: list[str]
+    term_vectors: NDArray[np.float32]
+    calibration: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0})
+    card: str = ""
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def save_bundle(
+    folder: Path, parts: BundleParts, *, storage: str = "float16", text_storage: str | None = None
+) -> None:
+    """Write a model folder; it appears complete or not at all, and replaces one that is there.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    parts
+        What.
+    storage, text_storage
+        ``float32``, ``float16`` or ``int8``, for the cell side and the text side (by default the same).
+    """
+    if len(parts.term_ids) != len(parts.term_vectors):
+        raise ValueError(f"{len(parts.term_ids)} terms and {len(parts.term_vectors)} vectors")
+    weights = parts.module.state_dict()
+    text = {name: tensor for name, tensor in weights.items() if name.startswith(TEXT_SIDE)}
+    cell = {name: tensor for name, tensor in weights.items() if name not in text}
+    config = {
+        "format_version": VERSION,
+        "kind": KIND,
+        "name": parts.name,
+        "description": parts.description,
+        "model": to_dict(parts.module.config),
+    }
+    with atomic_folder(Path(folder)) as partial:
+        (partial / "tokenizer").mkdir()
+        write_json(partial / CONFIG, config)
+        write_json(partial / CALIBRATION, parts.calibration)
+        write_text(partial / CARD, parts.card)
+        write_text(partial / TOKENIZER, parts.pieces.to_json())
+        (partial / WEIGHTS).write_bytes(pack(cell, storage))
+        (partial / TEXT).write_bytes(pack(text, text_storage or storage))
+        (partial / GENES).write_bytes(parts.genes.to_bytes())
+        (partial / TERMS).write_bytes(_pack_terms(parts.term_ids, parts.term_vectors))
+        for name, content in parts.extra.items():
+            (partial / name).write_bytes(content)
+        write_manifest(partial, optional=frozenset({TEXT, TOKENIZER}))
+
+
+def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
+    """Load a model folder.
+
+    The text side is read when a text is first encoded: naming cells with the terms that have a stored vector
+    needs none of it.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, damaged, or does not fit the others; the first one is named.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for name, entry in manifest.files.items():
+        if not entry.optional:
+            manifest.verified(name)
+    held = read_config(folder)
+    config = _build_config(held["model"], folder)
+    with torch.device("meta"):
+        module = LangCellModule(config)
+    module.requires_grad_(False)
+    _assign_side(module, unpack(folder / WEIGHTS), folder / WEIGHTS, text=False)
+    _to(module, device, text=False)
+    term_ids, vectors = _unpack_terms(folder / TERMS, config.joint_width)
+    return LangCellModel(
+        name=held["name"],
+        hash=manifest.hash,
+        config=config,
+        module=module.eval(),
+        genes=read_gene_table(folder / GENES),
+        term_ids=term_ids,
+        term_vectors=vectors,
+        load_text=lambda: _load_text(module, manifest, device),
+        calibration=_read_calibration(folder / CALIBRATION),
+        device=device,
+        folder=folder,
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return ``config.json`` of a model folder after checking its version, kind and keys."""
+    path = folder / CONFIG
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}.", "a configuration as saved") from error
+    if not isinstance(held, dict) or held.get("format_version") != VERSION:
+        version = held.get("format_version") if isinstance(held, dict) else None
+        raise ModelError(f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua")
+    if held.get("kind") != KIND:
+        raise ModelError(f"{path} describes a model of kind {held.get('kind')!r}.", repr(KIND))
+    unknown = sorted(set(held) - set(KEYS))
+    missing = [key for key in KEYS if key not in held]
+    if unknown or missing:
+        what = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks the key {missing[0]!r}"
+        raise ModelError(f"{path} {what}.", ", ".join(KEYS))
+    return held
+
+
+def _build_config(values: Any, folder: Path) -> LangCellConfig:
+    if not isinstance(values, dict):
+        raise ModelError(f"{folder / CONFIG}: 'model' is {values!r}.", "a mapping")
+    try:
+        return from_dict(LangCellConfig, values)
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
+
+
+def _assign_side(module: LangCellModule, tensors: dict[str, Tensor], path: Path, *, text: bool) -> None:
+    """Fill one side of the module, part by part, and refuse what belongs to no part."""
+    parts = {name: part for name, part in module.named_children() if f"{name}.".startswith(TEXT_SIDE) == text}
+    for name, part in parts.items():
+        prefix = f"{name}."
+        assign(part, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, path)
+    unknown = [key for key in tensors if key.split(".", 1)[0] not in parts]
+    if unknown:
+        raise ModelError(
+            f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes"
+        )
+
+
+def _to(module: LangCellModule, device: str, *, text: bool) -> None:
+    """Move one side to `device`: the other may still be on the meta device, which can't be moved."""
+    for name, part in module.named_children():
+        if f"{name}.".startswith(TEXT_SIDE) == text:
+            part.requires_grad_(False).to(device)
+
+
+def _load_text(module: LangCellModule, manifest: Manifest, device: str) -> WordPiece:
+    """Fill the text side and return its tokeniser."""
+    path = manifest.verified(TEXT)
+    pieces = from_json(manifest.verified(TOKENIZER).read_text(encoding="utf-8"), str(manifest.folder / TOKENIZER))
+    rows = module.config.text.vocabulary
+    if len(pieces) > rows:
+        raise ModelError(
+            f"{manifest.folder / TOKENIZER} has {len(pieces):,} pieces, and the text tower {rows:,} rows.",
+            "no more pieces than rows",
+        )
+    _assign_side(module, unpack(path), path, text=True)
+    _to(module, device, text=True)
+    module.eval()
+    return pieces
+
+
+def _pack_terms(term_ids: list[str], vectors: NDArray[np.float32]) -> bytes:
+    """Return ids (UTF-8, a line each) and float16 vectors as one safetensors file."""
+    ids = np.frombuffer("\n".join(term_ids).encode("utf-8"), dtype=np.uint8)
+    return save({"ids": torch.from_numpy(ids.copy()), "vectors": torch.from_numpy(vectors).to(torch.float16)})
+
+
+def _unpack_terms(path: Path, joint: int) -> tuple[list[str], NDArray[np.float32]]:
+    try:
+        held = load_file(path)
+        ids = held["ids"].numpy().tobytes().decode("utf-8").split("\n")
+        vectors = held["vectors"].to(torch.float32)
+    except (SafetensorError, KeyError, UnicodeDecodeError, OSError) as error:
+        raise ModelError(f"{path} can't be read: {error!r}.", "ids and vectors of terms") from error
+    ids = [term for term in ids if term]
+    if vectors.shape != (len(ids), joint) or not bool(torch.isfinite(vectors).all()):
+        raise ModelError(
+            f"{path} holds {len(ids):,} ids and vectors of the shape {tuple(vectors.shape)}.",
+            f"a finite vector of {joint} values for each id",
+        )
+    # Rounding to float16 takes them off unit length by up to a few ten thousandths.
+    return ids, torch.nn.functional.normalize(vectors, dim=-1).numpy()
+
+
+def _read_calibration(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not float(held.get("temperature", 1.0)) > 0:
+            raise ValueError("its temperature is not above 0")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} can't be read: {error}.", "a mapping with a temperature above 0") from error
+    return held

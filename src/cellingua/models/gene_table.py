@@ -1,0 +1,93 @@
+"""The genes of a model: which it knows, their tokens, and the medians it divides by."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellingua.core.errors import ModelError
+
+HEADER = ("ensembl_id", "symbol", "token", "median")
+
+
+@dataclass(frozen=True)
+class GeneTable:
+    """One row a gene.
+
+    Parameters
+    ----------
+    ensembl_ids, symbols
+        str (n,); ids without version, each once; a symbol may be empty.
+    tokens
+        int32 (n,): the row of the cell tower's table, each once, above the special tokens.
+    medians
+        float64 (n,): the gene's median of counts / total x 10,000 over the cells that express it, above 0.
+    """
+
+    ensembl_ids: NDArray[np.str_]
+    symbols: NDArray[np.str_]
+    tokens: NDArray[np.int32]
+    medians: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        sizes = {len(column) for column in (self.ensembl_ids, self.symbols, self.tokens, self.medians)}
+        if len(sizes) != 1 or len(self.tokens) == 0:
+            raise ModelError("The gene table's columns differ in length, or it has no gene.", "a row a gene")
+        if len(np.unique(self.ensembl_ids)) < len(self.ensembl_ids):
+            raise ModelError("The gene table holds an Ensembl id twice.", "each id once")
+        if len(np.unique(self.tokens)) < len(self.tokens) or self.tokens.min() < 0:
+            raise ModelError("The gene table holds a token twice, or one below 0.", "each token once")
+        if not (np.isfinite(self.medians).all() and (self.medians > 0).all()):
+            raise ModelError("The gene table holds a median that is not above 0.", "positive medians")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def columns(self, ensembl_ids: NDArray[np.str_]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Return the token (-1: none) and the median (1 where there is none) of columns by their Ensembl ids."""
+        order = np.argsort(self.ensembl_ids)
+        place = np.searchsorted(self.ensembl_ids, ensembl_ids, sorter=order).clip(max=len(self) - 1)
+        rows = order[place]
+        known = self.ensembl_ids[rows] == ensembl_ids
+        tokens = np.where(known, self.tokens[rows], -1).astype(np.int32)
+        return tokens, np.where(known, self.medians[rows], 1.0)
+
+    def to_bytes(self) -> bytes:
+        """Return the table as a gzip of tab-separated text; the same table gives the same bytes."""
+        lines = ["\t".join(HEADER)]
+        rows = zip(self.ensembl_ids, self.symbols, self.tokens, self.medians, strict=True)
+        lines += [f"{gene}\t{symbol}\t{token}\t{float(median)!r}" for gene, symbol, token, median in rows]
+        buffer = io.BytesIO()
+        with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as handle:
+            handle.write(("\n".join(lines) + "\n").encode("utf-8"))
+        return buffer.getvalue()
+
+
+def read_gene_table(path: Path) -> GeneTable:
+    """Read ``genes.tsv.gz``: ensembl_id, symbol, token, median.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, or not such a table.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as handle:
+            header, *lines = handle.read().splitlines()
+        rows = [line.split("\t") for line in lines]
+        if tuple(header.split("\t")) != HEADER or any(len(row) != len(HEADER) for row in rows):
+            raise ValueError("its columns are others")
+        return GeneTable(
+            np.array([row[0] for row in rows], dtype=np.str_),
+            np.array([row[1] for row in rows], dtype=np.str_),
+            np.array([int(row[2]) for row in rows], dtype=np.int32),
+            np.array([float(row[3]) for row in rows], dtype=np.float64),
+        )
+    except (OSError, EOFError, ValueError) as error:
+        columns = ", ".join(HEADER)
+        raise ModelError(f"{path} can't be read: {error}.", f"a gzip with the columns {columns}") from error

@@ -1,0 +1,241 @@
+"""What a model is to the tasks, and the wrapper that makes one of LangCell's towers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellingua.cells.genes import load_vocabulary
+from cellingua.cells.ranked import RankedCells, rank_tokens
+from cellingua.core.errors import InputError, ModelError
+from cellingua.models.gene_table import GeneTable
+from cellingua.models.langcell import LangCellConfig, LangCellModule
+from cellingua.nn.batch import CellBatch
+from cellingua.words.wordpiece import WordPiece
+
+Floats = NDArray[np.float32]
+#: Tokens of a padded minibatch, at most: what keeps attention over long cells within a few hundred MB.
+TOKEN_BUDGET = 32_768
+
+
+class Counts(Protocol):
+    """The part of a block of counts that a model reads: see `cellingua.cells.counts`."""
+
+    @property
+    def counts(self) -> Any:
+        """CSR (cells, genes of the vocabulary)."""
+
+    @property
+    def totals(self) -> Any:
+        """float64 (cells,): total over all columns of the file that count."""
+
+
+class Evidence(Protocol):
+    """A second channel beside the towers: how much the marker genes of a term speak for it in a cell."""
+
+    def score(self, block: Any, term_ids: Sequence[str | None]) -> Floats:
+        """Return what is added to the logits, float32 (cells, terms); 0 where nothing is known."""
+
+
+class CandidateTexts(Protocol):
+    """The part of a list of candidates that a model reads: see `cellingua.words.candidates`."""
+
+    @property
+    def term_ids(self) -> Sequence[str | None]:
+        """Ontology id of each candidate, None for free text."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Text of each candidate; empty for one whose term has a stored vector."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Candidates ready to be compared with cells: their ids and their vectors, float32 (K, joint)."""
+
+    term_ids: tuple[str | None, ...]
+    vectors: Floats
+
+
+@dataclass
+class LangCellModel:
+    """LangCell with its genes, its terms and its words: counts in, embeddings and logits out.
+
+    Parameters
+    ----------
+    name, hash
+        Name for people, and the first 16 hexadecimal digits of the manifest's SHA-256.
+    config
+        Architecture.
+    module
+        The weights, in evaluation mode.
+    genes
+        Genes, tokens and medians.
+    term_ids, term_vectors
+        Terms with a stored vector, and those vectors, float32 (n, joint), unit length.
+    calibration
+        ``temperature`` divides the logits (default 1); other keys belong to the calibration room.
+    load_text
+        Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
+    evidence
+        Second channel, or None.
+    folder
+        Where it was loaded from.
+    """
+
+    name: str
+    hash: str
+    config: LangCellConfig
+    module: LangCellModule
+    genes: GeneTable
+    term_ids: list[str]
+    term_vectors: Floats
+    load_text: Callable[[], WordPiece]
+    calibration: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    evidence: Evidence | None = None
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        top = int(self.genes.tokens.max())
+        if top >= self.config.vocabulary:
+            raise ModelError(
+                f"The gene table of {self.name} holds token {top}, and the tower {self.config.vocabulary} rows.",
+                "a gene table and a tower that were made together",
+            )
+        bert = self.config.bert
+        # Tokens of Geneformer V2 and their kin fit into the table and mean other genes: the size gives them away.
+        if bert is not None and top != bert.cls_token - 1:
+            raise ModelError(
+                f"The gene table of {self.name} ends at token {top}, and <cls> is {bert.cls_token}.",
+                "the gene table that this cell tower was trained with",
+            )
+
+    @property
+    def joint_width(self) -> int:
+        """Width of the joint space."""
+        return self.config.joint_width
+
+    @cached_property
+    def _columns(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        return self.genes.columns(load_vocabulary().ensembl_ids)
+
+    @cached_property
+    def _wordpiece(self) -> WordPiece:
+        return self.load_text()
+
+    @cached_property
+    def _row_of_term(self) -> dict[str, int]:
+        return {term: row for row, term in enumerate(self.term_ids)}
+
+    def tokenise(self, block: Counts) -> RankedCells:
+        """Return the ranked tokens of a block of counts over the vocabulary's genes."""
+        tokens, medians = self._columns
+        return rank_tokens(block.counts, tokens, medians, totals=block.totals, limit=self.config.token_limit)
+
+    @torch.inference_mode()
+    def encode_cells(self, ranked: RankedCells, *, state: str = "joint", batch_size: int = 256) -> Floats:
+        """Return one vector a cell.
+
+        Parameters
+        ----------
+        ranked
+            Cells as `tokenise` returns them.
+        state
+            ``joint``: unit length, in the space of the texts. ``cls``: the tower's pooled state.
+        batch_size
+            Most cells at a time; long cells are taken in smaller groups by a tower that pads.
+
+        Returns
+        -------
+        ndarray
+            float32 (cells, joint width or tower width). A row depends on that cell alone.
+        """
+        if state not in ("joint", "cls"):
+            raise InputError(f"state is {state!r}.", "'joint' or 'cls'")
+        width = self.joint_width if state == "joint" else self.config.cell_width
+        out = np.empty((len(ranked), width), dtype=np.float32)
+        for rows in self._groups(np.diff(ranked.indptr), batch_size):
+            part = ranked.take(rows)
+            batch = CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device)
+            joint, states = self.module.cells(batch)
+            out[rows] = (joint if state == "joint" else states.pooled).float().cpu().numpy()
+        return out
+
+    def _groups(self, lengths: NDArray[np.integer], batch_size: int) -> Iterator[NDArray[np.int64]]:
+        """Yield rows in groups: in order for a bag; by length and within the budget for a tower that pads."""
+        if self.config.cell_kind == "bag":
+            for start in range(0, len(lengths), batch_size):
+                yield np.arange(start, min(start + batch_size, len(lengths)))
+            return
+        order = np.argsort(lengths, kind="stable")
+        stop = len(order)
+        while stop > 0:
+            longest = int(lengths[order[stop - 1]]) + 1
+            size = max(1, min(batch_size, TOKEN_BUDGET // longest))
+            yield order[max(0, stop - size) : stop]
+            stop -= size
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
+        """Return texts in the joint space, float32 (K, joint), unit length; loads the text tower if need be."""
+        pieces = self._wordpiece
+        out = np.empty((len(texts), self.joint_width), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            ids, mask = pieces.encode([texts[row] for row in rows], max_length=self.config.text_limit)
+            vectors = self.module.texts(
+                torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+            )
+            out[rows] = vectors.float().cpu().numpy()
+        return out
+
+    def candidate_vectors(self, candidates: CandidateTexts) -> Floats:
+        """Return the vectors of candidates, float32 (K, joint).
+
+        A candidate with an empty text is looked up by its term; the others are read by the text tower.
+        """
+        out = np.empty((len(candidates.texts), self.joint_width), dtype=np.float32)
+        written = [place for place, text in enumerate(candidates.texts) if text]
+        for place, (term, text) in enumerate(zip(candidates.term_ids, candidates.texts, strict=True)):
+            if text:
+                continue
+            row = self._row_of_term.get(term or "")
+            if row is None:
+                raise ModelError(
+                    f"The model {self.name} has no vector for {term!r}.",
+                    f"a term that it was made with ({len(self.term_ids):,} of them), or a text for it",
+                )
+            out[place] = self.term_vectors[row]
+        if written:
+            out[written] = self.encode_texts([candidates.texts[place] for place in written])
+        return out
+
+    def prepare(self, candidates: CandidateTexts) -> Prepared:
+        """Return candidates as `logits` takes them."""
+        return Prepared(tuple(candidates.term_ids), self.candidate_vectors(candidates))
+
+    def logits(self, block: Counts, embeddings: Floats, candidates: Prepared) -> Floats:
+        """Return the calibrated logits of each cell for each candidate, float32 (cells, K).
+
+        Parameters
+        ----------
+        block
+            The counts, which the evidence channel reads.
+        embeddings
+            float32 (cells, joint) of the same cells, from `encode_cells`.
+        candidates
+            From `prepare`.
+        """
+        scores = embeddings @ candidates.vectors.T / np.float32(self.config.temperature)
+        if self.evidence is not None:
+            scores = scores + self.evidence.score(block, candidates.term_ids)
+        return np.asarray(scores / np.float32(self.calibration.get("temperature", 1.0)), dtype=np.float32)

@@ -1,0 +1,67 @@
+"""Models by name: those that the package ships, and any folder."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellingua.core.errors import ModelError
+from cellingua.models.bundle import CONFIG, load_bundle, read_config
+from cellingua.models.manifest import read_manifest
+from cellingua.models.model import LangCellModel
+
+BUNDLED = Path(__file__).resolve().parents[1] / "data" / "models"
+DEFAULT = "langcell_mini"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `list_models` tells of a model: `size` is in bytes, `description` one line."""
+
+    name: str
+    size: int
+    description: str
+    folder: Path
+
+
+def list_models(shelf: Path = BUNDLED) -> list[ModelInfo]:
+    """Return the models on the shelf, by name; their weights are not read."""
+    folders = sorted(path.parent for path in shelf.glob(f"*/{CONFIG}"))
+    return [
+        ModelInfo(path.name, read_manifest(path).size, str(read_config(path)["description"]), path)
+        for path in folders
+    ]
+
+
+def find_model(name_or_folder: str | Path, shelf: Path = BUNDLED) -> Path:
+    """Return the folder of a model.
+
+    Parameters
+    ----------
+    name_or_folder
+        A name on the shelf, or the path of a model folder.
+    shelf
+        Where the named models lie.
+
+    Raises
+    ------
+    ModelError
+        Neither exists; the known names are listed, the nearest first.
+    """
+    known = sorted(path.parent.name for path in shelf.glob(f"*/{CONFIG}"))
+    if str(name_or_folder) in known:
+        return shelf / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    near = difflib.get_close_matches(str(name_or_folder), known, n=len(known) or 1)
+    names = ", ".join([*near, *(name for name in known if name not in near)]) or "none is installed"
+    raise ModelError(
+        f"There is no model {str(name_or_folder)!r}.", "the path of a model folder, or a known name", names
+    )
+
+
+def load_model(name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED) -> LangCellModel:
+    """Load a model by name or folder; every file is checked before it's read (`find_model`, `load_bundle`)."""
+    return load_bundle(find_model(name_or_folder, shelf), device)

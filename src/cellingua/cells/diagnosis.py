@@ -86,7 +86,7 @@ class Diagnosis:
         return 0 if self.match is None else self.match.n_genes
 
     @property
-    def values(self) -> str:
+    def taken_as(self) -> str:
         """ "counts", "recovered counts" or "relative expression"."""
         if self.recovery is None:
             return "counts"
@@ -109,7 +109,7 @@ class Diagnosis:
             "n_cells": self.n_cells,
             "n_columns": self.n_columns,
             "place": self.place,
-            "values": self.values,
+            "values": self.taken_as,
             "recovery": None if self.recovery is None else self.recovery.to_dict(),
             "species": self.species,
             "genes": None if self.match is None else self.match.summary(),

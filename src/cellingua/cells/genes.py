@@ -150,7 +150,8 @@ class Vocabulary:
         ids
             Ensembl ids of the same columns, if there are any; they go before `names`. Where an id is not (or no
             longer) in the vocabulary, the name is used unless another column has that gene by its id: the
-            second TBCE of an annotation is then a transcript beside the gene, not the gene.
+            second TBCE of an annotation is then a transcript beside the gene, not the gene. The same holds
+            for an alias of a column without an id.
 
         Notes
         -----
@@ -162,7 +163,7 @@ class Vocabulary:
         index = np.full(len(names), -1, np.int32)
         how = np.full(len(names), "none", dtype="<U9")
         waiting: list[int] = []
-        columns = range(len(names))
+        columns = list(range(len(names)))
         if ids is not None:
             rows = np.array([self.row_of_id(str(text)) for text in ids], np.int64)
             found = rows >= 0
@@ -170,6 +171,7 @@ class Vocabulary:
             how[found] = "ensembl"
             waiting = np.flatnonzero(rows == -2).tolist()
             columns = np.flatnonzero(rows == -1).tolist()
+        taken = set(index[how == "ensembl"].tolist())
         known: set[str] | None = None
         for column in columns:
             name = names[column]
@@ -182,10 +184,11 @@ class Vocabulary:
                     base = _SUFFIX.sub("", name)
                     if base in known:
                         row, way = self.row_of_name(base)
+            if row >= 0 and way in ("alias", "case") and row in taken:
+                continue
             if row >= 0:
                 index[column] = row
             how[column] = way if row >= 0 or way == "ambiguous" else "none"
-        taken = set(index[how == "ensembl"].tolist())
         for column in waiting:
             row, way = self.row_of_name(names[column])
             if row >= 0 and way != "case" and row not in taken:

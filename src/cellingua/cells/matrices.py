@@ -52,9 +52,9 @@ class HeldMatrix:
             raise _damaged(f"it has {len(values.shape)} dimensions, not 2")
         self.shape: tuple[int, int] = (int(values.shape[0]), int(values.shape[1]))
         self.note = note
-        if issparse(values) and values.format != "csr":
-            values = values.tocsr()
-        self._values = values
+        if issparse(values):
+            values = csr_matrix(values)
+        self._values: Any = values
 
     def rows(self, start: int, stop: int) -> csr_matrix:
         """Return rows `start` to `stop` (exclusive)."""

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from cellingua.core.config import from_dict, to_dict
 from cellingua.core.errors import ConfigError, ModelError
@@ -144,9 +145,7 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
             manifest.verified(name)
     held = read_config(folder)
     config = _build_config(held["model"], folder)
-    with torch.device("meta"):
-        module = LangCellModule(config)
-    module.requires_grad_(False)
+    module = _shapes(config)
     _assign_side(module, unpack(folder / WEIGHTS), folder / WEIGHTS, text=False)
     _to(module, device, text=False)
     term_ids, vectors = _unpack_terms(folder / TERMS, config.joint_width)
@@ -192,6 +191,24 @@ def _build_config(values: Any, folder: Path) -> LangCellConfig:
         return from_dict(LangCellConfig, values)
     except ConfigError as error:
         raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skips the drawing of random starting weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _shapes(config: LangCellConfig) -> LangCellModule:
+    """Return the module on the meta device: shapes without memory.
+
+    Without `_NoDraws`, drawing on the meta device would import torch's compiler, which takes longer than all else.
+    """
+    with torch.device("meta"), _NoDraws():
+        return LangCellModule(config).requires_grad_(False)
 
 
 def _assign_side(module: LangCellModule, tensors: dict[str, Tensor], path: Path, *, text: bool) -> None:

@@ -89,7 +89,13 @@ def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: lis
         aliases = json.loads(wheel.read("cellconsensus/data/gene_alias.json"))
     for name, symbol in aliases.items():
         gene = by_symbol.get(symbol)
-        if gene is None or name in taken or name.startswith("ENSG") or not name.strip() or "\t" in name:
+        if (
+            gene is None
+            or name in taken
+            or name.startswith("ENSG")
+            or "\t" in name
+            or not re.search("[A-Za-z]", name)
+        ):
             continue
         if NON_CODING_NAME.fullmatch(name) and not SEGMENT.fullmatch(biotype[gene]):
             continue

@@ -98,7 +98,9 @@ class Diagnosis:
             if finding.level == "refusal":
                 about_genes = finding.code in ("species", "few_mapped", "no_genes")
                 kind: type[InputError] = GeneError if about_genes else CountsError
-                expected = "human genes" if about_genes else "raw counts of at least one cell"
+                expected = (
+                    "human genes" if about_genes else "raw counts, or log-normalised values, of at least one cell"
+                )
                 raise kind(f"{self.name}: {finding.text}", expected, finding.advice)
 
     def to_dict(self) -> dict[str, Any]:

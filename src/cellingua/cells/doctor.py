@@ -13,7 +13,8 @@ from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.places import choose_place
 from cellingua.cells.reading import CellFile
 from cellingua.cells.species import Kept, human_columns, species_of
-from cellingua.cells.values import Look, sample_rows
+from cellingua.cells.values import Look, sample_rows, where_bad
+from cellingua.cells.wording import count_of
 
 SAMPLE = 2048
 READ_WHOLE = 4096  # cells; smaller files are looked at whole
@@ -23,10 +24,10 @@ FEW_GENES = 500
 SHALLOW = 200  # counts
 PANEL = 5000  # columns
 # Genes that every cell of every tissue shows; a selection of variable genes has few of them.
-HOUSEKEEPING = (
-    "ACTB ACTG1 B2M EEF1A1 EIF1 FTH1 FTL GAPDH H3-3B HSP90AB1 MT-CO1 MT-ND4 NACA PTMA RPL10 RPL13 RPL41 RPLP0 "
-    "RPS18 RPS27 TMSB4X TPT1 TUBA1B UBC"
-).split()  # noqa: SIM905
+HOUSEKEEPING = frozenset({
+    "ACTB", "ACTG1", "B2M", "EEF1A1", "EIF1", "FTH1", "FTL", "GAPDH", "H3-3B", "HSP90AB1", "MT-CO1", "MT-ND4",
+    "NACA", "PTMA", "RPL10", "RPL13", "RPL41", "RPLP0", "RPS18", "RPS27", "TMSB4X", "TPT1", "TUBA1B", "UBC",
+})  # fmt: skip
 
 
 def examine(cells: CellFile, *, layer: str | None = None) -> Diagnosis:
@@ -70,11 +71,13 @@ def examine(cells: CellFile, *, layer: str | None = None) -> Diagnosis:
     note = cells.matrices[look.place].note
     if note:
         diagnosis.add("note", "loaded_whole", f"{note}.")
-    if not _all_good(sample):
+    bad = ~((sample.data >= 0) & (sample.data < np.inf))
+    if bad.any():
         diagnosis.add(
             "refusal",
             "nan",
-            f"{look.place} has values below zero, infinite or not a number (NaN) in some cells.",
+            f"{look.place} has values below zero, infinite or not a number (NaN) "
+            f"({where_bad(cells, look.place, sample, numbers, bad)}).",
             "remove these cells or genes, or name the layer that holds raw counts with --layer",
         )
         return diagnosis
@@ -85,10 +88,6 @@ def examine(cells: CellFile, *, layer: str | None = None) -> Diagnosis:
     _judge_cells(cells, look, totals, diagnosis)
     _judge_names(cells, look.place, diagnosis)
     return diagnosis
-
-
-def _all_good(sample: csr_matrix) -> bool:
-    return bool(((sample.data >= 0) & (sample.data < np.inf)).all())
 
 
 def _name_genes(cells: CellFile, place: str, diagnosis: Diagnosis) -> Kept:
@@ -116,7 +115,7 @@ def _name_genes(cells: CellFile, place: str, diagnosis: Diagnosis) -> Kept:
             "replace each gene by its human one-to-one ortholog (Ensembl BioMart has tables)",
         )
     for what, k in kept.dropped.items():
-        diagnosis.add("note", "left_out", f"{k:,} columns are {what}: left out of counts and totals.")
+        diagnosis.add("note", "left_out", f"{count_of(k, 'column')} of {what}: left out of counts and totals.")
     return kept
 
 
@@ -135,8 +134,8 @@ def _judge_genes(sample: csr_matrix, kept: Kept, diagnosis: Diagnosis) -> NDArra
             "warning" if share > 0.01 else "note",
             "second_genome",
             f"{int(kept.second.sum()):,} columns are of a second genome ({kept.second_name}) with {share:.1%} of "
-            f"the counts: left out. It has more counts than human in {int(others.sum()):,} of {totals.size:,} cells "
-            "looked at.",
+            f"the counts: left out. It has more counts than human in {int(others.sum()):,} of {totals.size:,} "
+            "cells looked at.",
             "remove the cells that are mostly of the second genome" if others.any() else "",
         )
     total = per_column[kept.keep].sum()
@@ -164,11 +163,13 @@ def _judge_genes(sample: csr_matrix, kept: Kept, diagnosis: Diagnosis) -> NDArra
     summary = match.summary()
     if summary["summed"]:
         diagnosis.add(
-            "note", "summed", f"{summary['summed']:,} columns name a gene that another column has: summed."
+            "note",
+            "summed",
+            f"{count_of(summary['summed'], 'column')} with a gene that another column has: summed.",
         )
     if summary["ambiguous"]:
         diagnosis.add(
-            "note", "ambiguous", f"{summary['ambiguous']:,} names could be one of several genes: not used."
+            "note", "ambiguous", f"{count_of(summary['ambiguous'], 'name')} of more than one gene: not used."
         )
     return totals
 
@@ -180,7 +181,7 @@ def _judge_selection(look: Look, diagnosis: Diagnosis) -> None:
         return
     columns = int(diagnosis.keep_columns.sum())
     symbols = set(load_vocabulary().symbols[match.index[match.index >= 0]].tolist())
-    common = sum(gene in symbols for gene in HOUSEKEEPING)
+    common = len(HOUSEKEEPING & symbols)
     round_number = columns in (1000, 1500, 2000, 2500, 3000, 4000, 5000)
     if match.n_genes < FEW_GENES:
         diagnosis.add(
@@ -215,7 +216,9 @@ def _judge_cells(cells: CellFile, look: Look, totals: NDArray[np.float64], diagn
     ):
         empty, where = int((stored == 0).sum()), ""
     if empty:
-        diagnosis.add("note", "empty_cells", f"{empty:,} cells{where} have no counts: they get no name.")
+        diagnosis.add(
+            "note", "empty_cells", f"{count_of(empty, 'cell')}{where} without counts: no name can be given."
+        )
     filled = totals[totals > 0]
     if not filled.size:
         if not diagnosis.refused:
@@ -245,7 +248,7 @@ def _judge_cells(cells: CellFile, look: Look, totals: NDArray[np.float64], diagn
             diagnosis.add(
                 "note",
                 "shallow_cells",
-                f"{shallow:,} cells{where} have fewer than {SHALLOW} counts: their answers are unsure.",
+                f"{count_of(shallow, 'cell')}{where} with fewer than {SHALLOW} counts: answers there are unsure.",
             )
         diagnosis.add("ok", "depth", f"a cell has {middle:,.0f} counts (median).")
 
@@ -257,8 +260,8 @@ def _judge_names(cells: CellFile, place: str, diagnosis: Diagnosis) -> None:
         diagnosis.add(
             "note",
             "cell_names",
-            f"{repeated:,} cell names repeat one before: they are made unique in what is written.",
+            f"{count_of(repeated, 'repeated cell name')}: made unique in what is written.",
         )
     genes = int(cells.columns(place).index.duplicated().sum())
     if genes:
-        diagnosis.add("note", "gene_names", f"{genes:,} names of columns repeat one before.")
+        diagnosis.add("note", "gene_names", f"{count_of(genes, 'repeated column name')}.")

@@ -7,6 +7,8 @@ the doctor to say.
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from cellingua.cells.matrices import HeldMatrix, Matrix, stored_matrix
 from cellingua.cells.tenx import open_10x_folder, open_10x_h5, parts_of_10x
 from cellingua.core.errors import CellinguaError, ConfigError, FileError
 
+_CUT_SHORT = re.compile(r"truncated file: eof = (\d+).*stored_eof = (\d+)")
 KNOWN = "an AnnData file (.h5ad, .zarr), a 10x Genomics .h5, or a 10x folder with matrix.mtx"
 _ADVICE = {
     ".csv": "read it with anndata.io.read_csv, transpose it if genes are rows, and save it with .write_h5ad()",
@@ -53,6 +56,9 @@ def reading(path: Path | None) -> Iterator[None]:
         raise
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        short = _CUT_SHORT.search(reason)
+        if short is not None:
+            reason = f"it is cut short, {int(short[1]):,} of {int(short[2]):,} bytes are there."
         raise FileError(
             f"{name} could not be read: {reason}",
             f"a complete file: {KNOWN}",
@@ -187,9 +193,9 @@ def open_cells(source: str | Path | anndata.AnnData) -> CellFile:
         with reading(None):
             return _from_memory(source)
     path = Path(source)
-    if not path.exists():
-        raise FileError(f"{path} does not exist.", KNOWN, _nearby(path))
     with reading(path):
+        if not path.exists():
+            raise FileError(f"{path} does not exist.", KNOWN, _nearby(path))
         if path.is_dir():
             return _open_folder(path)
         if path.name.endswith((".mtx", ".mtx.gz")):
@@ -230,8 +236,9 @@ def _open_folder(path: Path) -> CellFile:
         return _open_anndata(path, "zarr", group)
     if parts_of_10x(path) is not None:
         return _tenx_file(path, "10x mtx", open_10x_folder(path))
-    inside = [p for name in ("filtered_feature_bc_matrix", "outs") for p in path.rglob(name) if p.is_dir()]
-    advice = f"{inside[0]}" if inside else "the path of a file, or of the folder that holds matrix.mtx.gz"
+    names = ("filtered_feature_bc_matrix", "filtered_gene_bc_matrices")
+    inside = [path / outs / name for outs in ("", "outs") for name in names if (path / outs / name).is_dir()]
+    advice = str(inside[0]) if inside else "the path of a file, or of the folder that holds matrix.mtx.gz"
     raise FileError(f"{path} is a folder, but neither a zarr store nor a 10x folder.", KNOWN, advice)
 
 
@@ -291,7 +298,9 @@ def _frame(element: Any) -> pd.DataFrame:
             if frame[column].dtype == object:
                 frame[column] = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
         return frame.set_index(frame.columns[0])
-    frame = anndata.io.read_elem(element)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # files of older versions of anndata are as good as any
+        frame = anndata.io.read_elem(element)
     if not isinstance(frame, pd.DataFrame):
         raise FileError(f"{element.name} is not a table.", "a table of cells and one of genes", "write it anew")
     return frame

@@ -36,7 +36,8 @@ RELATIVE_TOLERANCE = 4e-6
 LARGEST_PROOF = 2000.0  # beyond, float32 can't tell neighbours apart, so larger values prove nothing
 LARGEST_UNIT = 6  # smallest count of a cell that is tried
 INFORMATIVE = 20  # values other than the unit that a proof needs
-LARGEST_LOG = 50.0  # e**50 counts are not in any cell
+# Larger values are no such logarithm: no cell has 10 million counts, or values per million above that.
+LARGEST_LOG = {"log1p": 16.2, "log2(1+x)": 23.3, "log10(1+x)": 7.1, "log1p twice": 2.9}
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,7 @@ def find_recovery(sample: csr_matrix) -> Recovery:
         logarithm: the one after whose undoing the sums of all cells are equal, or natural.
     """
     largest = float(sample.data.max()) if sample.data.size else 0.0
-    plausible = [name for name in INVERSES if name == "none" or largest < LARGEST_LOG]
-    if largest > 4:  # twice e**4 is beyond any count
-        plausible = [name for name in plausible if name != "log1p twice"]
+    plausible = [name for name in INVERSES if largest <= LARGEST_LOG.get(name, np.inf)]
     for name in plausible:
         undone = undo(sample, name)
         filled = np.diff(undone.indptr) > 0

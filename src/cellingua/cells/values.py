@@ -86,10 +86,10 @@ def look_at(cells: CellFile, place: str, rows: int = 256) -> Look:
         return Look(place, "empty", columns)
     finite = np.isfinite(data)
     if not finite.all():
-        return Look(place, "nan", columns, detail=_where(cells, place, sample, numbers, ~finite))
+        return Look(place, "nan", columns, detail=where_bad(cells, place, sample, numbers, ~finite))
     if data.min() < 0:
         kind = "scaled" if _is_scaled(sample) else "corrected"
-        return Look(place, kind, columns, detail=_where(cells, place, sample, numbers, data < 0))
+        return Look(place, kind, columns, detail=where_bad(cells, place, sample, numbers, data < 0))
     if is_ranked(sample):
         return Look(place, "ranked", columns)
     if (data == np.rint(data)).all():
@@ -102,9 +102,10 @@ def look_at(cells: CellFile, place: str, rows: int = 256) -> Look:
     return Look(place, "fractional" if fractional else "normalised", columns, recovery)
 
 
-def _where(
+def where_bad(
     cells: CellFile, place: str, sample: csr_matrix, numbers: NDArray[np.int64], bad: NDArray[np.bool_]
 ) -> str:
+    """Say how many values of a sample are bad, and where the first is (`bad`: bool, one a stored value)."""
     position = int(np.flatnonzero(bad)[0])
     row = int(np.searchsorted(sample.indptr, position, side="right")) - 1
     cell = str(cells.obs.index[numbers[row]])

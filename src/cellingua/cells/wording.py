@@ -25,6 +25,11 @@ def _row(label: str, text: str, width: int = LABEL) -> list[str]:
     return [f"{label if i == 0 else '':<{width}}  {line}" for i, line in enumerate(lines)]
 
 
+def count_of(k: int, what: str) -> str:
+    """Return "1 cell" or "1,200 cells"."""
+    return f"{k:,} {what}{'' if k == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Return `text` on one line, without control characters (names in files are data, also for a terminal)."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
@@ -41,7 +46,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         lines += _row("values", f"{diagnosis.taken_as} from {printable(diagnosis.place)} (judged from {seen})")
     lines += _row("species", diagnosis.species or "not recognised")
     match = diagnosis.match
-    if match is not None:
+    if match is not None and diagnosis.species in ("human", ""):
         summary = match.summary()
         ways = ", ".join(f"{summary[way]:,} {text}" for way, text in _WAYS.items() if summary[way])
         lines += _row(

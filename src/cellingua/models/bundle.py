@@ -46,6 +46,7 @@ KIND = "langcell"
 CONFIG, WEIGHTS, TEXT = "config.json", "weights.safetensors", "text.safetensors"
 GENES, TERMS, CALIBRATION = "genes.tsv.gz", "terms.safetensors", "calibration.json"
 TOKENIZER, CARD = "tokenizer/tokenizer.json", "card.md"
+REQUIRED = (CONFIG, WEIGHTS, GENES, TERMS, CALIBRATION)
 KEYS = ("format_version", "kind", "name", "description", "model")
 TEXT_SIDE = ("text_tower.", "text_projection.")
 
@@ -140,9 +141,9 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    for name, entry in manifest.files.items():
-        if not entry.optional:
-            manifest.verified(name)
+    listed = [name for name, entry in manifest.files.items() if not entry.optional]
+    for name in dict.fromkeys([*REQUIRED, *listed]):
+        manifest.verified(name)
     held = read_config(folder)
     config = _build_config(held["model"], folder)
     module = _shapes(config)

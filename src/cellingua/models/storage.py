@@ -21,14 +21,16 @@ SHORTEST_ROW = 32
 def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 (rows, columns) and float16 (rows,) such that ``int8 x scale`` is close to `matrix`.
 
-    The error of an entry is at most half a step, a 254th of the largest entry of its row (and a little more where
-    the scale itself is rounded).
+    The error of an entry is at most half a step; a step is a 127th of the largest entry of its row, rounded up to
+    the next float16 so that no entry is clipped.
     """
     largest = matrix.abs().amax(dim=1)
     scale = (largest / 127).to(torch.float16)
-    # A row of zeros, or one so small that float16 knows no scale for it, gets the smallest scale there is.
-    scale = torch.where(scale == 0, torch.finfo(torch.float16).smallest_normal, scale)
-    steps = (matrix / scale.to(torch.float32)[:, None]).round().clamp(-127, 127)
+    short = scale.to(torch.float32) * 127 < largest
+    # The next float16 above a positive one has the next bit pattern.
+    scale = torch.where(short, (scale.view(torch.int16) + 1).view(torch.float16), scale)
+    scale = torch.where(largest == 0, torch.ones_like(scale), scale)
+    steps = (matrix / scale.to(torch.float32)[:, None]).round()
     return steps.to(torch.int8), scale
 
 

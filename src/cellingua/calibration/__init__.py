@@ -1,0 +1,1 @@
+"""Level 2: how sure an answer may be. Arrays in, arrays out."""

@@ -1,0 +1,24 @@
+"""Colours that people with any colour vision can tell apart, on light and on dark ground."""
+
+from __future__ import annotations
+
+# Paul Tol's "muted" and "bright" schemes, ordered so that the first eight are furthest apart.
+COLOURS = (
+    "#4477aa", "#cc6677", "#ddaa33", "#228877", "#88ccee", "#aa4499", "#999933", "#ee8866",
+    "#6655aa", "#44bb99", "#882255", "#bbaa66", "#77aadd", "#ee99aa", "#337733", "#aa7744",
+)  # fmt: skip
+GREY = "#a9adb5"
+# Stops of cividis, dark to light: probability.
+RAMP = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
+
+
+def colours_for(labels: list[str]) -> list[str]:
+    """Return a colour for each label; ``unknown`` is grey. Beyond the palette the colours repeat."""
+    found, place = [], 0
+    for label in labels:
+        if label == "unknown":
+            found.append(GREY)
+        else:
+            found.append(COLOURS[place % len(COLOURS)])
+            place += 1
+    return found

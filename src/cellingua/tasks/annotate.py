@@ -1,0 +1,318 @@
+"""Name the cells of a file or an AnnData from plain words."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN, Hierarchy
+from cellingua.cells.counts import CountBlocks
+from cellingua.cells.diagnosis import Diagnosis
+from cellingua.cells.doctor import examine
+from cellingua.cells.genes import load_vocabulary
+from cellingua.cells.reading import CellFile, open_cells
+from cellingua.core.errors import InputError
+from cellingua.core.progress import Progress, Silent
+from cellingua.core.runtime import pick_device, versions
+from cellingua.models.model import LangCellModel
+from cellingua.models.shelf import load_model
+from cellingua.tasks.clusters import (
+    ClusterRow,
+    Graph,
+    cluster_cells,
+    consensus,
+    mean_probabilities,
+    neighbour_graph,
+)
+from cellingua.tasks.hierarchy import hierarchy_of
+from cellingua.tasks.markers import cluster_markers
+from cellingua.tasks.options import KEY, MODEL, AnnotateOptions, Labels, choose_candidates
+from cellingua.tasks.result import Annotation
+from cellingua.tasks.scoring import MIN_TOKENS, Scores, score_cells, threshold_of
+from cellingua.tasks.writing import check_keys, write_keys
+from cellingua.words.candidates import Candidates
+from cellingua.words.ontology import load_ontology
+
+UNKNOWN_LABEL = "unknown"
+LISTED = 200  # candidate sets up to this size are written out in the provenance; larger ones by hash
+
+
+def annotate(
+    cells: AnnData | CellFile | str | Path,
+    labels: Labels | None = None,
+    *,
+    tissue: str | None = None,
+    model: str | Path | LangCellModel = MODEL,
+    layer: str | None = None,
+    key_added: str = KEY,
+    cluster_key: str | None = None,
+    sample_key: str | None = None,
+    compare_to: str | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+) -> Annotation:
+    """Name every cell, and every cluster, from words.
+
+    Parameters
+    ----------
+    cells
+        An AnnData (the keys below are written into it), or a path: then nothing is written.
+    labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed
+        See `AnnotateOptions`.
+    model
+        Name of a model, its folder, or a loaded one.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns
+    -------
+    Annotation
+        Labels, probabilities, embedding, clusters. Into an AnnData go ``obs[KEY]``, ``obs[KEY_id]``,
+        ``obs[KEY_probability]``, ``obs[KEY_runner_up]``, ``obs[KEY_status]``, ``obs[KEY_cluster]``,
+        ``obs[KEY_cluster_label]``, ``obsm["X_langcell"]`` and ``uns[KEY]``; ``X`` is never changed.
+
+    Raises
+    ------
+    InputError
+        The cells can't be used (`CountsError`, `GeneError`, `FileError`), a label or the tissue does not exist
+        (`LabelError`), a column is missing, or a key exists and `overwrite` is False.
+    """
+    options = AnnotateOptions(
+        labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed
+    )
+    if isinstance(cells, AnnData):
+        check_keys(list(cells.obs.columns), list(cells.obsm), list(cells.uns), key_added, overwrite=overwrite)
+    candidates = choose_candidates(labels, tissue)
+    loaded = model if isinstance(model, LangCellModel) else load_model(model, device=pick_device(device).name)
+    source = cells if isinstance(cells, CellFile) else open_cells(cells)
+    result = annotate_cells(source, candidates, loaded, options)
+    if isinstance(cells, AnnData):
+        write_keys(cells, result, key_added)
+    return result
+
+
+def annotate_cells(
+    cells: CellFile,
+    candidates: Candidates,
+    model: LangCellModel,
+    options: AnnotateOptions,
+    *,
+    diagnosis: Diagnosis | None = None,
+    progress: Progress | None = None,
+) -> Annotation:
+    """Name the cells of an opened file; nothing is written.
+
+    Parameters
+    ----------
+    candidates
+        What to choose from, as `choose_candidates` gives.
+    diagnosis
+        What the doctor said, if it has been asked already.
+
+    Raises
+    ------
+    InputError
+        As `annotate`.
+    """
+    progress = progress or Silent()
+    columns = {
+        key: _column(cells.obs, key)
+        for key in (options.cluster_key, options.sample_key, options.compare_to)
+        if key
+    }
+    if diagnosis is None:
+        diagnosis = examine(cells, layer=options.layer)
+    diagnosis.raise_if_refused()
+    blocks = CountBlocks(cells, diagnosis)
+    hierarchy, terms = hierarchy_of(candidates.term_ids, load_ontology("CL"))
+
+    progress.step("Naming cells", cells.n_cells)
+    scores = score_cells(blocks, model, candidates, hierarchy, progress)
+    progress.step("Finding clusters")
+    graph = neighbour_graph(scores.embedding, options.seed)
+    given = columns.get(options.cluster_key or "")
+    codes, names = _clusters(scores, graph, given, options.seed)
+    progress.step("Finding the genes that speak for each cluster", cells.n_cells)
+    markers = cluster_markers(blocks, codes, np.asarray(load_vocabulary().symbols), progress)
+
+    labels, ids, runner_up = _labels(scores, candidates, terms)
+    table = _cluster_rows(
+        scores, codes, names, labels, markers, _Naming(candidates, hierarchy, terms, threshold_of(model))
+    )
+    unique, renamed = unique_names(cells.obs.index)
+    return Annotation(
+        names=unique,
+        labels=labels,
+        term_ids=ids,
+        probability=scores.decisions.probability,
+        runner_up=runner_up,
+        status=np.array(STATUS, dtype=object)[scores.decisions.status],
+        best=scores.decisions.best,
+        embedding=scores.embedding,
+        candidates=candidates,
+        top_index=scores.top_index,
+        top_probability=scores.top_probability,
+        totals=scores.totals,
+        n_genes=scores.n_genes,
+        cluster=np.array(names, dtype=object)[codes],
+        clusters=table,
+        diagnosis=diagnosis,
+        provenance=_provenance(candidates, model, options, diagnosis),
+        samples=columns.get(options.sample_key or ""),
+        own=columns.get(options.compare_to or ""),
+        graph=graph,
+        renamed=renamed,
+    )
+
+
+class _Naming:
+    """What clusters are named with: the same rule and threshold as cells."""
+
+    def __init__(self, candidates: Candidates, hierarchy: Hierarchy, terms: list[str], threshold: float) -> None:
+        self.hierarchy, self.threshold = hierarchy, threshold
+        self.candidates = [
+            (label, term or "") for label, term in zip(candidates.labels, candidates.term_ids, strict=True)
+        ]
+        self.terms = [(name, term) for name, term in zip(_term_names(terms, candidates), terms, strict=True)]
+
+
+def unique_names(names: pd.Index) -> tuple[np.ndarray, int]:
+    """Return names made unique by ``-1``, ``-2``... behind repeated ones, and how many were changed."""
+    texts = [str(name) for name in names]
+    taken = set(texts)
+    if len(taken) == len(texts):
+        return np.array(texts, dtype=object), 0
+    seen: set[str] = set()
+    following: dict[str, int] = {}
+    changed = 0
+    for position, text in enumerate(texts):
+        if text in seen:
+            number = following.get(text, 1)
+            while f"{text}-{number}" in taken:
+                number += 1
+            following[text] = number + 1
+            texts[position] = f"{text}-{number}"
+            taken.add(texts[position])
+            changed += 1
+        seen.add(texts[position])
+    return np.array(texts, dtype=object), changed
+
+
+def _column(obs: pd.DataFrame, key: str) -> np.ndarray:
+    """Return column `key` as texts, object (n,), missing values as ``""``; refuse a key that is not there."""
+    if key not in obs.columns:
+        near = difflib.get_close_matches(key, [str(name) for name in obs.columns], n=3)
+        have = ", ".join(near or [str(name) for name in obs.columns][:12]) or "no column at all"
+        raise InputError(f"obs has no column {key!r}.", "a column of obs", f"one of: {have}")
+    values = obs[key]
+    texts = values.astype(object).where(values.notna(), "").map(str).to_numpy(dtype=object)
+    return np.asarray(texts)
+
+
+def _clusters(
+    scores: Scores, graph: Graph | None, given: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, list[str]]:
+    """Return cluster codes int64 (n,), largest first, and the names of the clusters."""
+    if given is None:
+        codes = cluster_cells(scores.embedding, graph, seed)
+        return codes, [str(number) for number in range(int(codes.max()) + 1)]
+    values, inverse, sizes = np.unique(given.astype(str), return_inverse=True, return_counts=True)
+    order = np.argsort(-sizes, kind="stable")
+    rank = np.empty(len(values), dtype=np.int64)
+    rank[order] = np.arange(len(values))
+    return rank[inverse], [str(values[place]) or "(none)" for place in order]
+
+
+def _labels(scores: Scores, candidates: Candidates, terms: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, term id and runner-up of each cell as object arrays."""
+    decisions = scores.decisions
+    names = np.array([*candidates.labels, ""], dtype=object)
+    ids = np.array([*(term or "" for term in candidates.term_ids), ""], dtype=object)
+    labels, term_ids, runner_up = names[decisions.best], ids[decisions.best], names[decisions.second]
+    rolled = decisions.status == ROLLED_UP
+    if rolled.any():
+        wider = np.array(_term_names(terms, candidates), dtype=object)
+        labels[rolled] = wider[decisions.ancestor[rolled]]
+        term_ids[rolled] = np.array(terms, dtype=object)[decisions.ancestor[rolled]]
+    unknown = decisions.status == UNKNOWN
+    labels[unknown], term_ids[unknown] = UNKNOWN_LABEL, ""
+    doubtful = rolled | unknown
+    runner_up[doubtful] = names[decisions.best[doubtful]]
+    runner_up[decisions.probability == 0.0] = ""
+    return labels, term_ids, runner_up
+
+
+def _term_names(terms: list[str], candidates: Candidates) -> list[str]:
+    """Return the name of each term: as the user wrote it where it is a candidate, else the ontology's."""
+    ontology = load_ontology("CL")
+    written: dict[str | None, str] = {}
+    for label, term in zip(candidates.labels, candidates.term_ids, strict=True):
+        written.setdefault(term, label)
+    return [written.get(term) or ontology.name(term) for term in terms]
+
+
+def _cluster_rows(
+    scores: Scores,
+    codes: np.ndarray,
+    names: list[str],
+    labels: np.ndarray,
+    markers: Sequence[tuple[str, ...]],
+    naming: _Naming,
+) -> list[ClusterRow]:
+    """Return the table of clusters."""
+    means = mean_probabilities(codes, len(names), len(naming.candidates), scores.top_index, scores.top_probability)
+    answers = consensus(means, naming.hierarchy, naming.terms, naming.candidates, naming.threshold)
+    rows = []
+    for number, (label, term, status, probability, alternatives) in enumerate(answers):
+        inside = codes == number
+        share = float(np.mean(labels[inside] == label))
+        rows.append(
+            ClusterRow(
+                names[number],
+                int(inside.sum()),
+                label,
+                term,
+                status,
+                probability,
+                alternatives,
+                share,
+                markers[number],
+            )
+        )
+    return rows
+
+
+def _provenance(
+    candidates: Candidates, model: LangCellModel, options: AnnotateOptions, diagnosis: Diagnosis
+) -> dict[str, Any]:
+    """Return what is needed to repeat the annotation, as JSON values."""
+    pairs = [f"{label}\t{term or ''}" for label, term in zip(candidates.labels, candidates.term_ids, strict=True)]
+    digest = hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:16]
+    chosen: dict[str, Any] = {"origin": candidates.origin, "n": len(candidates.labels), "hash": digest}
+    if len(candidates.labels) <= LISTED:
+        chosen["labels"] = list(candidates.labels)
+        chosen["term_ids"] = [term or "" for term in candidates.term_ids]
+    return {
+        "model": {"name": model.name, "hash": model.hash},
+        "candidates": chosen,
+        "parameters": {
+            "tissue": options.tissue,
+            "layer": options.layer,
+            "cluster_key": options.cluster_key,
+            "sample_key": options.sample_key,
+            "compare_to": options.compare_to,
+            "seed": options.seed,
+            "threshold": threshold_of(model),
+            "min_tokens": MIN_TOKENS,
+        },
+        "doctor": diagnosis.to_dict(),
+        "versions": versions(),
+    }

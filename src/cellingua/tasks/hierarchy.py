@@ -1,0 +1,73 @@
+"""The Cell Ontology terms that an answer may be rolled up to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from cellingua.calibration.rollup import Hierarchy
+from cellingua.words.dictionary import UNINFORMATIVE
+from cellingua.words.ontology import Ontology
+
+ROOT = "CL:0000000"
+
+# Terms right below "cell" say what a cell does or looks like, hardly ever what it is. These two are lineages.
+LINEAGES = frozenset({"CL:0000988", "CL:4033054"})  # hematopoietic cell, perivascular cell
+
+# Fit to be chosen by a user, but no answer to "what is it?" when several types are added up: shape, potency, duty.
+TOO_WIDE = frozenset(
+    {
+        "CL:0000064",  # ciliated cell
+        "CL:0000075",  # columnar/cuboidal epithelial cell
+        "CL:0000076",  # squamous epithelial cell
+        "CL:0000095",  # neuron associated cell
+        "CL:0000145",  # professional antigen presenting cell
+        "CL:0000159",  # seromucus secreting cell
+        "CL:0000197",  # sensory receptor cell
+        "CL:0000234",  # phagocyte
+        "CL:0000518",  # phagocyte (sensu Vertebrata)
+        "CL:0011026",  # progenitor cell
+        "CL:4052002",  # syncytial cell
+    }
+)
+
+
+def is_answer(term: str, ontology: Ontology) -> bool:
+    """Return whether `term` is specific enough to be the answer to "what is this cell?"."""
+    if term in UNINFORMATIVE or term in TOO_WIDE:
+        return False
+    parents = set(ontology.parents(term))
+    return bool(parents) and (parents != {ROOT} or term in LINEAGES)
+
+
+def hierarchy_of(term_ids: Sequence[str | None], ontology: Ontology) -> tuple[Hierarchy, list[str]]:
+    """Return the hierarchy over candidates and its terms, one a row.
+
+    Only terms with at least one candidate below them count, and of terms that cover the same candidates only the
+    narrowest. Candidates without a term take no part: no sum contains them.
+    """
+    below: dict[str, set[int]] = {}
+    for column, term in enumerate(term_ids):
+        if term is None or term not in ontology:
+            continue
+        for wider in (term, *ontology.ancestors(term)):
+            below.setdefault(wider, set()).add(column)
+    breadth = {term: len(ontology.descendants(term)) for term in below}
+    narrowest: dict[frozenset[int], str] = {}
+    for term in sorted(below, key=lambda term: (breadth[term], term)):
+        columns = below[term]
+        if is_answer(term, ontology) and (len(columns) > 1 or term in term_ids):
+            narrowest.setdefault(frozenset(columns), term)
+    terms = list(narrowest.values())
+    if not terms:
+        return Hierarchy.none(len(term_ids)), []
+    rows = np.concatenate([np.full(len(below[term]), row) for row, term in enumerate(terms)])
+    columns_ = np.concatenate([np.array(sorted(below[term]), dtype=np.int64) for term in terms])
+    members = sparse.csr_matrix(
+        (np.ones(len(rows), dtype=np.float32), (rows, columns_)), shape=(len(terms), len(term_ids))
+    )
+    position = {term: row for row, term in enumerate(terms)}
+    own = np.array([position.get(term, -1) if term else -1 for term in term_ids], dtype=np.int64)
+    return Hierarchy(members, np.array([breadth[term] for term in terms], dtype=np.int64), own), terms

@@ -1,0 +1,91 @@
+"""The one pass over the cells: row blocks of counts in, embeddings and answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellingua.calibration.rollup import Decisions, Hierarchy, decide, softmax, top
+from cellingua.cells.counts import CountBlock, CountBlocks
+from cellingua.core.progress import Progress
+from cellingua.models.model import LangCellModel
+from cellingua.words.candidates import Candidates
+
+KEPT = 20  # probabilities kept per cell: what clusters and the report need, without n x K in memory
+ROWS = 2048
+MIN_TOKENS = 20  # below this a cell shows too little to be named
+THRESHOLD = 0.5  # smallest probability of an answer, where the model's calibration names none
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model says of n cells.
+
+    Attributes
+    ----------
+    embedding
+        float32 (n, d), unit length; rows of cells without a single token are zero.
+    decisions
+        The answer of each cell.
+    top_index, top_probability
+        int32 and float32 (n, c): the likeliest candidates of each cell, largest first.
+    totals
+        float64 (n,): counts over all kept columns.
+    n_genes
+        int32 (n,): vocabulary genes with a count.
+    """
+
+    embedding: np.ndarray
+    decisions: Decisions
+    top_index: np.ndarray
+    top_probability: np.ndarray
+    totals: np.ndarray
+    n_genes: np.ndarray
+
+
+def threshold_of(model: LangCellModel) -> float:
+    """Return the smallest probability of an answer, from the model's calibration."""
+    return float(model.calibration.get("threshold", THRESHOLD))
+
+
+def embed_blocks(
+    blocks: CountBlocks, model: LangCellModel, state: str = "joint"
+) -> Iterator[tuple[CountBlock, np.ndarray, np.ndarray]]:
+    """Yield each block, its embedding float32 (cells, d) and the tokens of each cell, int64 (cells,)."""
+    for block in blocks.blocks(ROWS):
+        ranked = model.tokenise(block)
+        n_tokens = np.diff(ranked.indptr).astype(np.int64)
+        embedding = np.asarray(model.encode_cells(ranked, state=state), dtype=np.float32)
+        embedding[n_tokens == 0] = 0.0
+        yield block, embedding, n_tokens
+
+
+def score_cells(
+    blocks: CountBlocks,
+    model: LangCellModel,
+    candidates: Candidates,
+    hierarchy: Hierarchy,
+    progress: Progress,
+) -> Scores:
+    """Name every cell on its own.
+
+    The answer of a cell is a function of that cell's counts, the model and the candidates; which other cells
+    lie in the block changes nothing.
+    """
+    prepared = model.prepare(candidates)
+    threshold = threshold_of(model)
+    parts: list[tuple[np.ndarray, ...]] = []
+    for block, embedding, n_tokens in embed_blocks(blocks, model):
+        probability = softmax(model.logits(block, embedding, prepared))
+        answer = decide(probability, n_tokens >= MIN_TOKENS, threshold, hierarchy)
+        answer.probability[n_tokens == 0] = 0.0
+        parts.append((
+            embedding, answer.status, answer.best, answer.second, answer.ancestor, answer.probability,
+            *top(probability, KEPT), np.asarray(block.totals, dtype=np.float64),
+            np.asarray(block.n_genes, dtype=np.int32),
+        ))  # fmt: skip
+        progress.advance(block.stop - block.start)
+    joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Scores(joined[0], Decisions(*joined[1:6]), joined[6], joined[7], joined[8], joined[9])

@@ -26,9 +26,7 @@ from cellingua.cells.genes import load_vocabulary
 def human_genes(n: int, seed: int = 0) -> tuple[list[str], list[str]]:
     """Return (symbols, Ensembl ids) of `n` coding genes, housekeeping genes among them if `n` allows."""
     vocabulary = load_vocabulary()
-    named = np.flatnonzero(
-        (vocabulary.biotypes == "protein_coding") & ~np.char.startswith(vocabulary.symbols, "ENSG")
-    )
+    named = np.flatnonzero((vocabulary.biotypes == "protein_coding") & ~np.char.startswith(vocabulary.symbols, "ENSG"))
     _, first = np.unique(vocabulary.symbols[named], return_index=True)
     named = named[np.sort(first)]
     common = np.isin(vocabulary.symbols[named], list(HOUSEKEEPING))

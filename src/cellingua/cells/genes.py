@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 _ENSEMBL = re.compile(r"ENSG[R0]\d{10}", re.IGNORECASE)
 # "-1" by AnnData's var_names_make_unique, ".1" by R's make.unique.
 _SUFFIX = re.compile(r"[-.]\d{1,2}$")
+_MISSING = {"", "nan", "none", "na", "null", "<na>"}  # NaN is also an alias of SCN11A, but no column means that
 _AMBIGUOUS = -2
 HOW = ("ensembl", "symbol", "previous", "alias", "case", "none", "ambiguous")
 
@@ -129,6 +130,8 @@ class Vocabulary:
         row = self._by_symbol.get(name)
         if row is not None:
             return row, "symbol"
+        if name.lower() in _MISSING:
+            return -1, "none"
         other = self._others.get(name)
         if other is not None:
             return other

@@ -31,9 +31,7 @@ _SHAPES = {
 }
 _MOUSE = re.compile(r"(Gm\d+|.*Rik|H2-.*|mt-.*|Rp[ls]\d+.*)$")
 _RAT = re.compile(r"(LOC\d+|RGD\d+|RT1-.*|AABR\d+.*|Mt-.*)$")
-_GENOME = re.compile(
-    r"(GRC[A-Za-z]\d+(?:-\d{4}-[A-Z])?|hg\d\d|mm\d\d?|rn\d|danRer\d+|dm\d|human|mouse|rat)_+", re.I
-)
+_GENOME = re.compile(r"(GRC[A-Za-z]\d+(?:-\d{4}-[A-Z])?|hg\d\d|mm\d\d?|rn\d|danRer\d+|dm\d|human|mouse|rat)_+", re.I)
 _HUMAN_GENOME = re.compile(r"(GRCh\d+|hg\d\d|human)", re.IGNORECASE)
 _NOT_EXPRESSION = re.compile(
     r"antibod|multiplex|crispr|custom|peak|\bprotein( expression)?$|hashtag|\bhto\b|\badt\b|spike|control|blank"
@@ -41,6 +39,7 @@ _NOT_EXPRESSION = re.compile(
     re.IGNORECASE,
 )
 _TAG = re.compile(r"(.*[-_ ]TotalSeq[-_]?[ABC]?\b.*|Hashtag.*|.*[-_](ADT|HTO|AB)|(ADT|AB|HTO)[-_].*)$")
+_PEAK = re.compile(r"(GRCh38_|hg\d\d_)?chr[\dXYM]+[:_-]\d+[-_]\d+$")
 _CONTROL = re.compile(r"(ERCC-\d{5}|NegControl\w*|BLANK[_-].*|antisense_.*|UnassignedCodeword.*|__\w+|N_\w+)$")
 
 
@@ -55,7 +54,7 @@ class Kept:
     names
         Names of all columns, without a prefix that names the genome.
     dropped
-        What was left out -> number of columns: "antibodies and tags", "controls and spike-ins".
+        What was left out (in words) -> number of columns.
     second
         bool (n_columns,): columns of another genome.
     second_name
@@ -88,30 +87,31 @@ def human_columns(var: pd.DataFrame, names: Sequence[str], ids: Sequence[str] | 
         typed = np.array([_TAG.match(name) is not None for name in names], bool)
         if typed.mean() > 0.5:  # then it is how this file writes its genes
             typed[:] = False
+    peaks = np.array([_PEAK.match(name) is not None for name in names], bool) & ~typed
     controls = np.array([_CONTROL.match(name) is not None for name in names], bool) & ~typed
     genomes, names = _genomes(var, names, ids)
     human = np.array([genome == "" or _HUMAN_GENOME.match(genome) is not None for genome in genomes], bool)
-    second = ~human & ~typed & ~controls
-    if not (human & ~typed & ~controls).any():  # another species alone is not a second genome
+    second = ~human & ~typed & ~peaks & ~controls
+    if not (human & ~typed & ~peaks & ~controls).any():  # another species alone is not a second genome
         second[:] = False
     named = Counter(genome for genome, other in zip(genomes, second, strict=True) if other)
     label = named.most_common(1)[0][0] if named else ""
-    dropped = {"antibodies and tags": int(typed.sum()), "controls and spike-ins": int(controls.sum())}
-    keep = ~typed & ~controls & ~second
+    dropped = {
+        "antibodies, tags and other features that are no genes": int(typed.sum()),
+        "peaks of open chromatin": int(peaks.sum()),
+        "controls and spike-ins": int(controls.sum()),
+    }
+    keep = ~typed & ~peaks & ~controls & ~second
     return Kept(keep, list(names), {what: k for what, k in dropped.items() if k}, second, label)
 
 
-def _genomes(
-    var: pd.DataFrame, names: Sequence[str], ids: Sequence[str] | None
-) -> tuple[list[str], Sequence[str]]:
+def _genomes(var: pd.DataFrame, names: Sequence[str], ids: Sequence[str] | None) -> tuple[list[str], Sequence[str]]:
     """Return the genome of each column ("" where nothing says one), and names without a genome's prefix."""
     n = len(names)
     prefixes = [_GENOME.match(name) for name in names]
     if sum(prefix is not None for prefix in prefixes) > 0.5 * n:
         genomes = [prefix[1] if prefix is not None else "" for prefix in prefixes]
-        return genomes, [
-            name[p.end() :] if p is not None else name for name, p in zip(names, prefixes, strict=True)
-        ]
+        return genomes, [name[p.end() :] if p is not None else name for name, p in zip(names, prefixes, strict=True)]
     if "genome" in var:
         genomes = [str(value) if _GENOME.match(f"{value}_") else "" for value in var["genome"]]
         if len(set(genomes) - {""}) > 1:
@@ -151,7 +151,7 @@ def species_of(names: Sequence[str], ids: Sequence[str] | None, vocabulary: Voca
         rat = sum(_RAT.match(name) is not None for name in words)
         return "rat" if rat > mouse else "mouse"
     lower = sum(_LOWER.match(name) is not None for name in words) / len(words)
-    if lower > 0.5:
+    if lower > 0.5 and exact < 0.1 * len(words):
         folded = sum(vocabulary.row_of_name(name)[0] >= 0 for name in words)
         return "human" if folded > 0.6 * len(words) else "zebrafish" if folded > 0.2 * len(words) else ""
     return "human" if exact > 0.1 * len(words) else ""

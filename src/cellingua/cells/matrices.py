@@ -52,7 +52,8 @@ class HeldMatrix:
             raise _damaged(f"it has {len(values.shape)} dimensions, not 2")
         self.shape: tuple[int, int] = (int(values.shape[0]), int(values.shape[1]))
         self.note = note
-        if issparse(values):
+        self._sparse = bool(issparse(values))
+        if self._sparse:
             values = csr_matrix(values)
         self._values: Any = values
 
@@ -68,7 +69,7 @@ class HeldMatrix:
 
     def stored_per_row(self) -> NDArray[np.int64] | None:
         """Return the stored values of each row of a sparse matrix."""
-        return np.diff(self._values.indptr).astype(np.int64) if issparse(self._values) else None
+        return np.diff(self._values.indptr).astype(np.int64) if self._sparse else None
 
 
 class StoredRows:

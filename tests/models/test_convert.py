@@ -117,9 +117,7 @@ def test_fresh_cross_attention_starts_as_the_plain_encoder(tmp_path: Path) -> No
     torch.manual_seed(0)
     (tmp_path / "config.json").write_text(json.dumps(BERT), encoding="utf-8")
     weights = bert_weights("", [torch_layer(), torch_layer()])
-    for number in range(
-        2
-    ):  # with a LayerNorm of its own in between, the start is the plain one if norms are plain
+    for number in range(2):  # with a LayerNorm of its own in between, the start is the plain one if norms are plain
         weights[f"encoder.layer.{number}.attention.output.LayerNorm.weight"] = torch.ones(16)
         weights[f"encoder.layer.{number}.attention.output.LayerNorm.bias"] = torch.zeros(16)
     torch.save(weights, tmp_path / "pytorch_model.bin")
@@ -135,9 +133,7 @@ def test_released_files_may_be_either_kind(checkpoint: Path) -> None:
     (checkpoint / "cell_bert" / "pytorch_model.bin").unlink()
     cell["pooler.dense.weight"] = torch.zeros(16, 16)
     cell["cls.predictions.decoder.weight"] = torch.zeros(3, 16)
-    save_file(
-        {f"bert.{name}": tensor for name, tensor in cell.items()}, checkpoint / "cell_bert" / "model.safetensors"
-    )
+    save_file({f"bert.{name}": tensor for name, tensor in cell.items()}, checkpoint / "cell_bert" / "model.safetensors")
     text = load_file(checkpoint / "text_bert" / "model.safetensors")
     (checkpoint / "text_bert" / "model.safetensors").unlink()
     kept = {name: tensor for name, tensor in text.items() if not name.startswith("pooler")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,15 @@ def test_gene_table_columns_and_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(back, name), getattr(table, name))
 
 
+def test_gene_table_passes_over_names_without_a_token(tmp_path: Path) -> None:
+    text = gzip.decompress(tiny.genes().to_bytes()).decode("utf-8")
+    (tmp_path / "g.tsv.gz").write_bytes(gzip.compress((text + "ENSG99\tOLD\t\t\n").encode("utf-8")))
+    assert len(read_gene_table(tmp_path / "g.tsv.gz")) == tiny.GENES
+    (tmp_path / "g.tsv.gz").write_bytes(gzip.compress((text + "ENSG99\tOLD\t\t1.0\n").encode("utf-8")))
+    with pytest.raises(ModelError, match="can't be read"):
+        read_gene_table(tmp_path / "g.tsv.gz")
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [("ensembl_ids", "ENSG00000000001", "id twice"), ("tokens", 3, "token twice"), ("medians", 0.0, "above 0")],
@@ -149,9 +159,7 @@ def test_configurations_that_make_no_sense() -> None:
 def test_shelf(bundle: Path) -> None:
     shelf = bundle.parent
     (info,) = list_models(shelf)
-    listed = sum(
-        path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name != "manifest.json"
-    )
+    listed = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name != "manifest.json")
     assert (info.name, info.description, info.size) == ("tiny", "random weights", listed)
     assert find_model("tiny", shelf) == find_model(bundle, shelf) == bundle
     assert load_model("tiny", shelf=shelf).name == "tiny"

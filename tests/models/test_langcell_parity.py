@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from cellingua.cells.ranked import RankedCells
+from cellingua.models.bundle import BundleParts, load_bundle, save_bundle
 from cellingua.models.convert import load_released
+from cellingua.models.gene_table import read_gene_table
 from cellingua.models.langcell import LangCellModule
 from cellingua.nn.batch import CellBatch
 from cellingua.words.wordpiece import LANGCELL_PIECES, WordPiece, read_wordpiece
@@ -100,9 +103,7 @@ def test_texts(folder: Path, released: LangCellModule, pieces: WordPiece, texts:
 
 
 @torch.no_grad()
-def test_scores(
-    folder: Path, released: LangCellModule, pieces: WordPiece, batch: CellBatch, texts: list[str]
-) -> None:
+def test_scores(folder: Path, released: LangCellModule, pieces: WordPiece, batch: CellBatch, texts: list[str]) -> None:
     held = read(folder, "zeroshot")
     ids, mask = (torch.from_numpy(x) for x in pieces.encode(texts))
     embedding, states = released.cells(batch)
@@ -114,3 +115,27 @@ def test_scores(
     combined = 0.1 * scores.softmax(dim=-1) + 0.9 * probability.softmax(dim=-1)
     np.testing.assert_allclose(combined.numpy(), held["combined_alpha01"], atol=5e-6, rtol=0)
     np.testing.assert_array_equal(combined.argmax(dim=-1).numpy(), held["pred_alpha01"])
+
+
+def test_released_model_as_a_bundle(
+    shared: Path,
+    tmp_path: Path,
+    folder: Path,
+    released: LangCellModule,
+    pieces: WordPiece,
+    batch: CellBatch,
+    texts: list[str],
+) -> None:
+    genes = read_gene_table(shared / "data" / "official" / "langcell_genes.tsv.gz")
+    assert len(genes) == 25_424
+    no_terms = np.empty((0, 256), dtype=np.float32)
+    parts = BundleParts("langcell_tiny", "parity", released, genes, pieces, [], no_terms)
+    save_bundle(tmp_path / "m", parts, storage="float32")
+    model = load_bundle(tmp_path / "m")
+    ranked = RankedCells(
+        batch.offsets.numpy(), batch.tokens.numpy().astype(np.int32), np.ones(len(batch.tokens), np.float32)
+    )
+    held = read(folder, "cells")
+    np.testing.assert_allclose(model.encode_cells(ranked), held["embedding"], atol=2e-6, rtol=0)
+    np.testing.assert_allclose(model.encode_cells(ranked, state="cls"), held["cls_hidden"], atol=2e-5, rtol=0)
+    np.testing.assert_allclose(model.encode_texts(texts), read(folder, "texts")["embedding"], atol=2e-6, rtol=0)

@@ -45,9 +45,7 @@ def module(kind: str = "bag") -> LangCellModule:
         config = LangCellConfig("bert", text, bert=cell, joint_width=32, token_limit=19, match_head=True)
     else:
         bag = GatedBagConfig(GENES + 2, 32, 40, 32, 4)
-        config = LangCellConfig(
-            "bag", text, bag=bag, joint_width=32, token_limit=None, text_limit=16, text_adapter=40
-        )
+        config = LangCellConfig("bag", text, bag=bag, joint_width=32, token_limit=None, text_limit=16, text_adapter=40)
     made = LangCellModule(config)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.2)

@@ -7,7 +7,8 @@
     text.safetensors      text tower and text projection (optional; read when a text is first encoded)
     tokenizer/tokenizer.json
     genes.tsv.gz          ensembl_id, symbol, token, median
-    terms.safetensors     ids and vectors of the ontology's terms
+    terms.safetensors     ids and vectors of the ontology's terms, and which the model saw more of than words
+    evidence.safetensors  the marker channel (optional in a model, verified where there)
     calibration.json
     card.md
     manifest.json         size and SHA-256 of each file
@@ -18,7 +19,6 @@ Nothing in it is code, and nothing is pickled. Every file is checked against the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,11 @@ from torch.overrides import TorchFunctionMode
 from cellingua.core.config import from_dict, to_dict
 from cellingua.core.errors import ConfigError, ModelError
 from cellingua.core.files import atomic_folder, write_json, write_text
+from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.manifest import Manifest, read_manifest, write_manifest
-from cellingua.models.model import LangCellModel
+from cellingua.models.model import Evidence, LangCellModel
 from cellingua.models.storage import assign, pack, unpack
 from cellingua.words.wordpiece import WordPiece, from_json
 
@@ -45,6 +46,7 @@ VERSION = 1
 KIND = "langcell"
 CONFIG, WEIGHTS, TEXT = "config.json", "weights.safetensors", "text.safetensors"
 GENES, TERMS, CALIBRATION = "genes.tsv.gz", "terms.safetensors", "calibration.json"
+EVIDENCE = "evidence.safetensors"
 TOKENIZER, CARD = "tokenizer/tokenizer.json", "card.md"
 REQUIRED = (CONFIG, WEIGHTS, GENES, TERMS, CALIBRATION)
 KEYS = ("format_version", "kind", "name", "description", "model")
@@ -71,8 +73,10 @@ class BundleParts:
         ``{"temperature": 1.0}`` and what other rooms add.
     card
         The model card, in Markdown.
-    extra
-        Further files by name, such as the evidence channel's table.
+    evidence
+        The second channel, or None.
+    supported
+        Terms of which the model saw a profile, markers or cells.
     """
 
     name: str
@@ -84,12 +88,11 @@ class BundleParts:
     term_vectors: NDArray[np.float32]
     calibration: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0})
     card: str = ""
-    extra: Mapping[str, bytes] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    supported: frozenset[str] = frozenset()
 
 
-def save_bundle(
-    folder: Path, parts: BundleParts, *, storage: str = "float16", text_storage: str | None = None
-) -> None:
+def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", text_storage: str | None = None) -> None:
     """Write a model folder; it appears complete or not at all, and replaces one that is there.
 
     Parameters
@@ -122,9 +125,9 @@ def save_bundle(
         (partial / WEIGHTS).write_bytes(pack(cell, storage))
         (partial / TEXT).write_bytes(pack(text, text_storage or storage))
         (partial / GENES).write_bytes(parts.genes.to_bytes())
-        (partial / TERMS).write_bytes(_pack_terms(parts.term_ids, parts.term_vectors))
-        for name, content in parts.extra.items():
-            (partial / name).write_bytes(content)
+        (partial / TERMS).write_bytes(_pack_terms(parts.term_ids, parts.term_vectors, parts.supported))
+        if isinstance(parts.evidence, MarkerEvidence):
+            (partial / EVIDENCE).write_bytes(parts.evidence.to_bytes())
         write_manifest(partial, optional=frozenset({TEXT, TOKENIZER}))
 
 
@@ -149,7 +152,7 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
     module = _shapes(config)
     _assign_side(module, unpack(folder / WEIGHTS), folder / WEIGHTS, text=False)
     _to(module, device, text=False)
-    term_ids, vectors = _unpack_terms(folder / TERMS, config.joint_width)
+    term_ids, vectors, supported = _unpack_terms(folder / TERMS, config.joint_width)
     return LangCellModel(
         name=held["name"],
         hash=manifest.hash,
@@ -161,8 +164,14 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
         load_text=lambda: _load_text(module, manifest, device),
         calibration=_read_calibration(folder / CALIBRATION),
         device=device,
+        evidence=_read_evidence(folder / EVIDENCE) if EVIDENCE in manifest.files else None,
+        supported=supported,
         folder=folder,
     )
+
+
+def _read_evidence(path: Path) -> MarkerEvidence:
+    return MarkerEvidence.from_bytes(path.read_bytes(), str(path))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -220,9 +229,7 @@ def _assign_side(module: LangCellModule, tensors: dict[str, Tensor], path: Path,
         assign(part, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}, path)
     unknown = [key for key in tensors if key.split(".", 1)[0] not in parts]
     if unknown:
-        raise ModelError(
-            f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes"
-        )
+        raise ModelError(f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes")
 
 
 def _to(module: LangCellModule, device: str, *, text: bool) -> None:
@@ -248,27 +255,37 @@ def _load_text(module: LangCellModule, manifest: Manifest, device: str) -> WordP
     return pieces
 
 
-def _pack_terms(term_ids: list[str], vectors: NDArray[np.float32]) -> bytes:
-    """Return ids (UTF-8, a line each) and float16 vectors as one safetensors file."""
+def _pack_terms(term_ids: list[str], vectors: NDArray[np.float32], supported: frozenset[str]) -> bytes:
+    """Return ids (UTF-8, a line each), float16 vectors and uint8 support as one safetensors file."""
     ids = np.frombuffer("\n".join(term_ids).encode("utf-8"), dtype=np.uint8)
-    return save({"ids": torch.from_numpy(ids.copy()), "vectors": torch.from_numpy(vectors).to(torch.float16)})
+    return save(
+        {
+            "ids": torch.from_numpy(ids.copy()),
+            "vectors": torch.from_numpy(vectors).to(torch.float16),
+            "supported": torch.tensor([term in supported for term in term_ids], dtype=torch.uint8),
+        }
+    )
 
 
-def _unpack_terms(path: Path, joint: int) -> tuple[list[str], NDArray[np.float32]]:
+def _unpack_terms(path: Path, joint: int) -> tuple[list[str], NDArray[np.float32], frozenset[str]]:
+    """Return ids, unit vectors float32 (n, joint), and the ids of which the model saw more than words."""
     try:
         held = load_file(path)
         ids = held["ids"].numpy().tobytes().decode("utf-8").split("\n")
         vectors = held["vectors"].to(torch.float32)
+        supported = held["supported"].tolist()
     except (SafetensorError, KeyError, UnicodeDecodeError, OSError) as error:
         raise ModelError(f"{path} can't be read: {error!r}.", "ids and vectors of terms") from error
     ids = [term for term in ids if term]
-    if vectors.shape != (len(ids), joint) or not bool(torch.isfinite(vectors).all()):
+    fits = vectors.shape == (len(ids), joint) and len(supported) == len(ids)
+    if not fits or not bool(torch.isfinite(vectors).all()):
         raise ModelError(
             f"{path} holds {len(ids):,} ids and vectors of the shape {tuple(vectors.shape)}.",
             f"a finite vector of {joint} values for each id",
         )
     # Rounding to float16 takes them off unit length by up to a few ten thousandths.
-    return ids, torch.nn.functional.normalize(vectors, dim=-1).numpy()
+    known = frozenset(term for term, seen in zip(ids, supported, strict=True) if seen)
+    return ids, torch.nn.functional.normalize(vectors, dim=-1).numpy(), known
 
 
 def _read_calibration(path: Path) -> dict[str, Any]:

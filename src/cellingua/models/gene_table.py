@@ -71,6 +71,8 @@ class GeneTable:
 def read_gene_table(path: Path) -> GeneTable:
     """Read ``genes.tsv.gz``: ensembl_id, symbol, token, median.
 
+    Rows with neither token nor median are passed over: the official table lists names outside the vocabulary so.
+
     Raises
     ------
     ModelError
@@ -82,6 +84,7 @@ def read_gene_table(path: Path) -> GeneTable:
         rows = [line.split("\t") for line in lines]
         if tuple(header.split("\t")) != HEADER or any(len(row) != len(HEADER) for row in rows):
             raise ValueError("its columns are others")
+        rows = [row for row in rows if row[2:] != ["", ""]]
         return GeneTable(
             np.array([row[0] for row in rows], dtype=np.str_),
             np.array([row[1] for row in rows], dtype=np.str_),

@@ -1,0 +1,177 @@
+"""The words of the Cell Ontology, for looking labels up: names, synonyms and reviewed short forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+
+from cellingua.words.ontology import Ontology, load_ontology
+from cellingua.words.spelling import bag, fold, split_words, word_set
+
+# A tissue, however it is written, falls on one of these organs; the first that matches holds.
+ORGANS: tuple[tuple[str, str], ...] = (
+    ("placenta", r"placent|decidua|trophobl|chorion"),
+    ("embryo", r"embryo|blastocyst|gastrula|yolk sac|primitive streak"),
+    ("bone marrow", r"bone marrow|\bmarrow\b"),
+    ("blood", r"blood|pbmc|leukapheresis|buffy"),
+    ("lymph node", r"lymph node|tonsil|\bnodal\b"),
+    ("spleen", r"spleen|splenic"),
+    ("thymus", r"thymus|thymic"),
+    ("adrenal", r"adrenal"),
+    ("pancreas", r"pancrea|\bislets?\b"),
+    ("liver", r"liver|hepatic|biliary|gallbladder"),
+    ("lung", r"lung|pulmonary|airway|trachea|bronch|nasal|\bnose\b|alveol|respiratory"),
+    ("kidney", r"kidney|renal|nephro|glomerul"),
+    ("eye", r"retina|\beye\b|ocular|cornea|\bfovea\b|macula\b|\blens\b|\biris\b"),
+    ("cerebellum", r"cerebell"),
+    (
+        "brain",
+        r"brain|cortex|cortical|cerebr|hippocamp|midbrain|forebrain|substantia nigra|striat|thalam|spinal|neural",
+    ),
+    ("muscle", r"skeletal muscle|\bmuscle\b"),
+    ("heart", r"heart|cardiac|atri(um|al)|ventric|aort"),
+    ("colon", r"colon|rectum|large intestine|\bcecum\b"),
+    ("intestine", r"intestin|ileum|ileal|jejun|duoden|\bgut\b|bowel"),
+    ("stomach", r"stomach|gastric"),
+    ("esophagus", r"esophag"),
+    ("skin", r"skin|epiderm|dermis|dermal|cutaneous"),
+    ("breast", r"breast|mammary"),
+    ("prostate", r"prostat"),
+    ("testis", r"testis|testic|testes"),
+    ("ovary", r"ovar"),
+    ("uterus", r"uter(us|ine)|endometri|fallopian|cervix"),
+    ("bladder", r"bladder|urothel|ureter"),
+    ("adipose", r"adipose|\bfat\b"),
+    ("thyroid", r"thyroid"),
+    ("bone", r"\bbone\b|cartilage"),
+)
+# What holds in the second organ holds in the first as well.
+WIDER_ORGAN = {"cerebellum": "brain", "colon": "intestine", "bone marrow": "blood"}
+
+# Classes by a property (colour, motion, ploidy, culture): they say nothing of what a cell is, and are neither
+# candidates nor the reading of a label that names two types. All terms one step below "cell" were read.
+UNINFORMATIVE = word_set(
+    "CL:0000000 CL:0000001 CL:0000003 CL:0000010 CL:0000012 CL:0000039 CL:0000063 CL:0000144 CL:0000151 "
+    "CL:0000152 CL:0000154 CL:0000161 CL:0000183 CL:0000211 CL:0000219 CL:0000225 "
+    "CL:0000226 CL:0000228 CL:0000255 CL:0000325 CL:0000329 CL:0000393 CL:0000404 CL:0000412 CL:0000413 CL:0000415 "
+    "CL:0000422 CL:0000424 CL:0000445 CL:0000520 CL:0000578 CL:0000628 CL:0000630 CL:0000725 CL:0001034 CL:0001061 "
+    "CL:0002242 CL:0002321 CL:0004029 CL:0009002 CL:0011115 CL:4029001"
+)
+
+
+def organ_of(tissue: str | None) -> str:
+    """Return the organ that a tissue name falls on, ``""`` for none or one that no reading depends on."""
+    text = fold(tissue or "").lower().replace("_", " ")
+    return next((organ for organ, pattern in ORGANS if re.search(pattern, text)), "")
+
+
+class Dictionary:
+    """Looks up whole labels. See `load_dictionary`.
+
+    Parameters
+    ----------
+    ontology
+        The Cell Ontology.
+    short_forms
+        Rows of (term id, organ or ``""``, forms).
+    """
+
+    def __init__(self, ontology: Ontology, short_forms: Iterable[tuple[str, str, list[str]]]) -> None:
+        self.ontology = ontology
+        self.names: dict[str, str] = {}
+        self.synonyms: dict[str, set[str]] = {}
+        self.words: dict[tuple[str, ...], set[str]] = {}
+        self.bags: dict[frozenset[str], set[str]] = {}
+        self.own: dict[tuple[str, ...], set[str]] = {}
+        self.short: dict[tuple[frozenset[str], str], str] = {}
+        self.joined: dict[str, set[str]] = {}
+        self.vocabulary: set[str] = set()
+        for term_id in ontology.ids:
+            self.names.setdefault(ontology.name(term_id).lower(), term_id)
+            self._add(ontology.name(term_id), term_id)
+        self.own = {words: set(ids) for words, ids in self.words.items()}
+        for term_id in ontology.ids:
+            for synonym in ontology.synonyms(term_id):
+                self.synonyms.setdefault(synonym.lower(), set()).add(term_id)
+                # What names one term is never a synonym of another.
+                if split_words(synonym) not in self.own:
+                    self._add(synonym, term_id)
+        for term_id, organ, forms in short_forms:
+            for form in forms:
+                words = split_words(form)
+                self.vocabulary.update(words)
+                self.short.setdefault((bag(words) or frozenset(words), organ), term_id)
+
+    def _add(self, text: str, term_id: str) -> None:
+        words = split_words(text)
+        self.vocabulary.update(words)
+        self.words.setdefault(words, set()).add(term_id)
+        self.bags.setdefault(bag(words), set()).add(term_id)
+        joined = "".join(w for w in words if w != "cell")
+        if len(joined) > 4:
+            self.joined.setdefault(joined, set()).add(term_id)
+
+    def one(self, ids: set[str] | None) -> str | None:
+        """Return the only sensible id among several that share a spelling, None if that can't be told."""
+        if not ids:
+            return None
+        for prefer in (self.ontology.in_human, self._plain):
+            if len(ids) > 1:
+                ids = {i for i in ids if prefer(i)} or ids
+        if len(ids) > 1:
+            ids = {i for i in ids if all(i == j or i in self.ontology.ancestors(j) for j in ids)}
+        return next(iter(ids)) if len(ids) == 1 else None
+
+    def _plain(self, term_id: str) -> bool:
+        return not re.search(r"\((Primate|Homo sapiens|Mmus)\)|, human$", self.ontology.name(term_id))
+
+    def own_name(self, words: tuple[str, ...]) -> str | None:
+        """Return the term whose name these words are (plural, case, hyphens and Greek apart), None if there is none."""
+        return self.one(self.own.get(words))
+
+    def short_form(self, words: tuple[str, ...], organ: str) -> str | None:
+        """Return the term of a reviewed short form, the organ's own reading before the general one."""
+        key = bag(words) or frozenset(words)
+        for place in (organ, WIDER_ORGAN.get(organ, ""), ""):
+            if (key, place) in self.short:
+                return self.short[key, place]
+        return None
+
+    def whole(self, words: tuple[str, ...], organ: str) -> tuple[str, str] | None:
+        """Return (term id, how) of words that are one name, synonym or short form as a whole, else None."""
+        if not words:
+            return None
+        if own := self.own_name(words):
+            return own, "spelling"
+        if found := self.short_form(words, organ):
+            return found, "short form"
+        for variant in (words, (*words, "cell"), tuple(w for w in words if w != "cell")):
+            if found := self.one(self.words.get(variant)):
+                return found, "spelling"
+        # "type 1" at the end may be a cluster number: then the order of the words must be the ontology's own.
+        numbered = len(words) > 2 and words[-2] == "type"
+        if found := self.one(self.bags.get(bag(words))) if bag(words) and not numbered else None:
+            return found, "word order"
+        joined = "".join(w for w in words if w != "cell")
+        if found := self.one(self.joined.get(joined)):
+            return found, "spelling"
+        return None
+
+
+def read_short_forms() -> list[tuple[str, str, list[str]]]:
+    """Return the rows of the shipped, reviewed short forms: (term id, organ, forms)."""
+    text = files("cellingua").joinpath("data", "words", "short_forms.tsv").read_text(encoding="utf-8")
+    rows = []
+    for line in text.splitlines():
+        if line and not line.startswith(("#", "term_id\t")):
+            term_id, _, organ, forms = line.split("\t")
+            rows.append((term_id, organ, [form.strip() for form in forms.split(";")]))
+    return rows
+
+
+@cache
+def load_dictionary() -> Dictionary:
+    """Return the dictionary of the Cell Ontology, made once (about a quarter of a second)."""
+    return Dictionary(load_ontology("CL"), read_short_forms())

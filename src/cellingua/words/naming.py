@@ -1,0 +1,105 @@
+"""From a label that somebody wrote to a term of the Cell Ontology.
+
+Labels of published data sets are short ("DC", "Treg", "FCGR3A+ Mono"), and a sentence encoder reads them wrongly, so
+they are read by rules: ids, names, synonyms, spelling, short forms that were reviewed by hand, and for the rest by
+taking off what does not change the type (cluster numbers, states, tissues, marker genes). A label that no rule reads
+stays free text; a wrong term would be worse than none.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cellingua.words.composing import read_parts, read_reduced
+from cellingua.words.dictionary import load_dictionary, organ_of
+from cellingua.words.spelling import fold, split_words
+
+ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
+# Labels that say that nobody knows, and labels of no single cell.
+NO_TYPE = re.compile(
+    r"^\W*(unknown|unassigned|unidentified|undefined|undetermined|unclassified|unlabell?ed|not (assigned|available)|"
+    r"un?annotated|none|other|others|misc\w*|ambiguous|uncertain|na|n/?a|nan|null|tbd|rest|reject\w*|outliers?|"
+    r"novel|mixed|mix|low[ _.-]?quality\w*|poor[ _.-]?quality|contaminat\w+|debris|ambient|empty\w*|filtered)"
+    r"(?=\W*$|[\W_]+(\d+|cells?|cell[ _.]?types?|types?|clusters?|[a-z])\W*$)"
+    r"|\b(doublets?|multiplets?|heterotypic|low[ _.-]quality|debris|contaminat\w+)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a label was read.
+
+    Attributes
+    ----------
+    label
+        As written.
+    term_id, term_name
+        The term, or None where the label stays free text.
+    how
+        ``id``, ``name``, ``synonym``, ``spelling`` (case, hyphens, plural, Greek), ``short form``, ``word order``,
+        ``reduced`` (numbers, states or tissues taken off), ``common kind`` (the label names several types),
+        ``broader`` (words or markers were not understood), ``no type`` ("unknown", "doublet"), or ``free text``.
+    note
+        What a reader should know, or ``""``.
+    """
+
+    label: str
+    term_id: str | None
+    term_name: str | None
+    how: str
+    note: str = ""
+
+
+@lru_cache(maxsize=65536)
+def name_label(label: str, *, tissue: str | None = None) -> Naming:
+    """Return the term of the Cell Ontology that a label names, if a rule can tell.
+
+    Parameters
+    ----------
+    label
+        A name, synonym, CL id (``CL:0000236`` or ``CL_0000236``) or a short form, as people write it.
+    tissue
+        Where the cells come from, in any words; decides what "alpha", "HSC" or "PC" means.
+
+    Returns
+    -------
+    Naming
+        With ``term_id`` None if no rule reads the label. Nothing is raised for any text; whether an unknown id or an
+        empty label is an error is for the caller to say.
+    """
+    text = " ".join(fold(label).split())
+    book = load_dictionary()
+    ontology = book.ontology
+    if match := ID.fullmatch(text):
+        term_id = f"CL:{match[1]}"
+        if term_id in ontology:
+            return Naming(label, term_id, ontology.name(term_id), "id")
+        return Naming(label, None, None, "free text", f"{term_id} is not a live term")
+    if not text:
+        return Naming(label, None, None, "free text", "empty")
+    if own := book.names.get(text.lower()) or book.names.get(label.strip().lower()):
+        return Naming(label, own, ontology.name(own), "name")
+    if NO_TYPE.search(text.replace("_", " ")):
+        return Naming(label, None, None, "no type", "says that the type is unknown or not one")
+    organ = organ_of(tissue)
+    words = split_words(text)
+    found: tuple[str, str, str] | None = None
+    synonym = book.one(book.synonyms.get(text.lower()))
+    short = book.short_form(words, organ)
+    # A full name of the ontology is itself in every tissue; only what is shorter is read with the tissue.
+    if (own := book.own_name(words)) is not None:
+        found = (own, "spelling", "")
+    elif short is not None and not (synonym and len(words) > 2):
+        found = (short, "short form", f"in {organ}" if short != book.short_form(words, "") else "")
+    elif synonym is not None:
+        found = (synonym, "synonym", "")
+    elif whole := book.whole(words, organ):
+        found = (*whole, "")
+    found = found or read_reduced(text, organ, book) or read_parts(text, organ, book)
+    found = found or read_reduced(text, organ, book, broader=True)
+    if found is None:
+        return Naming(label, None, None, "free text")
+    return Naming(label, found[0], ontology.name(found[0]), found[1], found[2])

@@ -1,0 +1,114 @@
+"""Spelling of labels: how a label becomes words that can be compared, whatever its case, hyphens, Greek or plural."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "φ": "phi", "ϕ": "phi"}
+GREEK |= {"Φ": "phi", "ζ": "zeta", "κ": "kappa", "λ": "lambda", "μ": "mu", "µ": "mu"}
+# British and older spellings, and words people run together.
+SPELLINGS = {
+    "tumour": "tumor",
+    "tumoural": "tumoral",
+    "oesophagus": "esophagus",
+    "oesophageal": "esophageal",
+    "foetal": "fetal",
+    "foetus": "fetus",
+    "haematopoietic": "hematopoietic",
+    "hemopoietic": "hematopoietic",
+    "haemopoietic": "hematopoietic",
+    "leucocyte": "leukocyte",
+    "megacaryocyte": "megakaryocyte",
+    "neurone": "neuron",
+    "mueller": "muller",
+    "centre": "center",
+    "fibre": "fiber",
+    "tcell": "t cell",
+    "bcell": "b cell",
+    "nkcell": "nk cell",
+    "nks": "nk",
+    "gammadelta": "gamma delta",
+    "alphabeta": "alpha beta",
+    "gd": "gamma delta",
+    "pos": "positive",
+    "neg": "negative",
+    "hi": "high",
+    "lo": "low",
+    "proliferative": "proliferating",
+    "prolif": "proliferating",
+    "kuppfer": "kupffer",
+    "kupfer": "kupffer",
+    "natural_killer": "natural killer",
+    "spermatozoa": "spermatozoon",
+    "spermatogonia": "spermatogonium",
+    "endothelia": "endothelium",
+    "epithelia": "epithelium",
+    "mesothelia": "mesothelium",
+    "nuclei": "nucleus",
+    "macrophag": "macrophage",
+    "monocytic": "monocyte",
+    "erythroids": "erythroid",
+}
+_NO_PLURAL = ("ss", "us", "is", "ous")
+_KEEP_S = {"cns", "ens", "pns", "hes", "as", "is", "ss", "axis", "gas", "cos", "plus", "ms"}
+
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text as a set; for the lists of words and ids that rules are made of."""
+    return frozenset(text.split())
+
+
+def fold(text: str) -> str:
+    """Return text without accents, compatibility forms and Greek letters ("naïve γδ" becomes "naive gammadelta")."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(GREEK.get(c, c) for c in text)
+    decomposed = unicodedata.normalize("NFD", text)
+    return "".join(c for c in decomposed if not unicodedata.combining(c))
+
+
+def singular(word: str) -> str:
+    """Return a lower-case word without its plural "s" ("cells", "dcs", "fibroblasts", not "serous" or "ens")."""
+    if len(word) < 3 or not word.endswith("s") or word.endswith(_NO_PLURAL) or word in _KEEP_S:
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("ches", "shes", "xes")):
+        return word[:-2]
+    return word[:-1]
+
+
+@lru_cache(maxsize=65536)
+def split_words(text: str) -> tuple[str, ...]:
+    """Return the comparable words of a label.
+
+    "+" and "-" after a marker become the words positive and negative; high, low, dim and bright are split from a
+    marker; other punctuation divides words; plurals become singular; British spellings American.
+
+    Examples
+    --------
+    >>> split_words("CD4+/CD25- Naïve T cells")
+    ('cd4', 'positive', 'cd25', 'negative', 'naive', 't', 'cell')
+    """
+    text = fold(text)
+    text = re.sub(r"(?<=[A-Za-z0-9])\s?\+{1,3}(?=$|[^A-Za-z0-9+]|[A-Za-z])", " positive ", text)
+    text = re.sub(
+        r"(?i)\b((?:cd|fcgr|ccr|cxcr|hla|ighd?|nk)\d*[a-z]?\d*[a-z]?)-(?=$|[\s/,;_.)])", r"\1 negative ", text
+    )
+    text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)\b", r"\1 \2", text)
+    words: list[str] = []
+    for word in re.findall(r"[a-z0-9]+", text.lower()):
+        word = SPELLINGS.get(word, word)
+        for part in word.split():
+            one = singular(part)
+            words.extend(SPELLINGS.get(one, one).split())
+    return tuple(words)
+
+
+def bag(words: tuple[str, ...] | list[str]) -> frozenset[str]:
+    """Return what a label says whatever the order of its words: without "cell", "positive", "of" and the like."""
+    return frozenset(words) - IDLE_WORDS
+
+
+IDLE_WORDS = frozenset({"cell", "positive", "of", "the", "and", "lymphocyte_", "a", "in", "from", "with"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ class Block:
 class Texts:
     term_ids: list[str | None]
     texts: list[str]
+    origin: str = "user"
 
 
 def made(tmp_path: Path, kind: str) -> LangCellModel:
@@ -102,7 +103,7 @@ def test_tokens_follow_ensembl_ids(tmp_path: Path) -> None:
     ids = parts.genes.ensembl_ids.copy()
     ids[[0, 5, 9]] = vocabulary[columns]
     changed = GeneTable(ids, parts.genes.symbols, parts.genes.tokens, np.ones(tiny.GENES))
-    save_bundle(tmp_path / "m", type(parts)(**{**parts.__dict__, "genes": changed}))
+    save_bundle(tmp_path / "m", replace(parts, genes=changed))
     counts = np.zeros((2, len(vocabulary)), dtype=np.float32)
     counts[0, columns], counts[0, 20] = (2, 5, 1), 90
     block = Block(csr_matrix(counts), np.array([100.0, 0.0]))
@@ -130,6 +131,24 @@ def test_gene_table_passes_over_names_without_a_token(tmp_path: Path) -> None:
     (tmp_path / "g.tsv.gz").write_bytes(gzip.compress((text + "ENSG99\tOLD\t\t1.0\n").encode("utf-8")))
     with pytest.raises(ModelError, match="can't be read"):
         read_gene_table(tmp_path / "g.tsv.gz")
+
+
+def test_terms_known_from_words_alone_carry_a_handicap_unless_asked_for(tmp_path: Path) -> None:
+    calibration = {"temperature": 2.0, "words_only": -3.0, "ontology_temperature": 4.0}
+    parts = replace(tiny.parts(), supported=frozenset(tiny.TERMS[:2]), calibration=calibration)
+    save_bundle(tmp_path / "m", parts, storage="float32")
+    model = load_bundle(tmp_path / "m")
+    assert model.supported == frozenset(tiny.TERMS[:2])
+    block = Block(csr_matrix((5, 3)), np.zeros(5))
+    cells = model.encode_cells(tiny.ranked())
+    raw = cells @ model.term_vectors.T / 0.05
+    for origin, expected in (
+        ("user", raw / 2.0),
+        ("ontology", (raw + np.array([0.0, 0.0, -3.0])) / 4.0),
+        ("tissue", (raw + np.array([0.0, 0.0, -3.0])) / 4.0),
+    ):
+        candidates = model.prepare(Texts(list(tiny.TERMS), ["", "", ""], origin))
+        np.testing.assert_allclose(model.logits(block, cells, candidates), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellingua.nn.batch import CellBatch
@@ -12,6 +12,7 @@ from cellingua.nn.batch import CellBatch
 cells = st.lists(st.lists(st.integers(1, 50), max_size=9), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(cells, st.integers(1, 10), st.none() | st.just(99))
 def test_padded_holds_each_cell(cells: list[list[int]], limit: int, first: int | None) -> None:
     tokens, mask = CellBatch.from_lists(cells).padded(limit, first)
@@ -23,6 +24,7 @@ def test_padded_holds_each_cell(cells: list[list[int]], limit: int, first: int |
     assert mask.shape[1] == max(int(seen.sum()) for seen in mask)
 
 
+@settings(deadline=None)
 @given(cells)
 def test_ranks_count_within_each_cell(cells: list[list[int]]) -> None:
     expected = [place for cell in cells for place in range(len(cell))]

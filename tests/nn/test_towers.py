@@ -114,9 +114,7 @@ def test_top_tokens_read_the_highest_alone() -> None:
     batch = CellBatch.from_lists([cells[3]], [values[3]])
     changed = CellBatch.from_lists([[*cells[3][:6], *reversed(cells[3][6:])]], [values[3]])
     level = features(batch)
-    torch.testing.assert_close(
-        made.top(changed, level, made.token), made.top(batch, level, made.token), atol=0, rtol=0
-    )
+    torch.testing.assert_close(made.top(changed, level, made.token), made.top(batch, level, made.token), atol=0, rtol=0)
 
 
 def test_bag_needs_values() -> None:
@@ -134,9 +132,7 @@ def test_all_empty_cells_are_finite() -> None:
 def text_tower(pooling: str = "cls", unit_length: bool = False, encoder_width: int | None = 6) -> TextTower:
     torch.manual_seed(2)
     made = TextTower(
-        TextTowerConfig(
-            40, 2, 16, 4, 32, 24, encoder_width=encoder_width, pooling=pooling, unit_length=unit_length
-        )
+        TextTowerConfig(40, 2, 16, 4, 32, 24, encoder_width=encoder_width, pooling=pooling, unit_length=unit_length)
     )
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.3)

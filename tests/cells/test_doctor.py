@@ -266,6 +266,10 @@ def test_expected_counts_and_binary_values() -> None:
     assert "fractional" in codes(diagnosis)
     counts, _ = all_counts(fractional)
     np.testing.assert_allclose(np.sort(counts[counts > 0]), np.sort(fractional.X.data), rtol=1e-6)
+    unit = adata.copy()
+    dense = adata.X.toarray()
+    unit.X = dense / np.maximum(dense.max(axis=0), 1)
+    assert codes(examined(unit)) == {"unit"}
     binary = adata.copy()
     binary.X = adata.X.sign()
     assert "binary" in codes(examined(binary))

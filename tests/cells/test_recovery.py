@@ -18,6 +18,7 @@ FORWARD = {
     "log2(1+x)": lambda x: np.log2(1 + x),
     "log10(1+x)": lambda x: np.log10(1 + x),
     "log1p twice": lambda x: np.log1p(np.log1p(x)),
+    "sqrt": np.sqrt,
 }
 
 

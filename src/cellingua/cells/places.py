@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.reading import CellFile
 from cellingua.cells.recovery import SPOKEN as SPOKEN_TRANSFORM
@@ -14,6 +16,7 @@ _PARTS = {"spliced", "unspliced", "ambiguous", "mature", "nascent"}
 _NO_COUNTS = "the file as it was before it was transformed: look for it in the repository the data came from"
 _ADVICE = {
     "scaled": "save the counts before sc.pp.scale, or keep them in .layers['counts'] or .raw",
+    "unit": "use the counts from before the genes were scaled",
     "corrected": "use the counts from before the correction; the model corrects for nothing, so none is needed",
     "ranked": "use the counts that the ranks were made from; ranking is done here",
     "nan": "remove these cells or genes, or name the layer that holds raw counts with --layer",
@@ -89,7 +92,8 @@ def _say_what_it_is(look: Look, diagnosis: Diagnosis) -> None:
         diagnosis.add(
             "warning",
             "relative",
-            f"{look.place} holds {SPOKEN_TRANSFORM[recovery.transform]}, from which counts can't be recovered: "
-            "used as relative expression within each cell.",
+            f"{look.place} holds {'what looks like ' if np.isnan(recovery.target) else ''}"
+            f"{SPOKEN_TRANSFORM[recovery.transform]}, from which counts can't be recovered: used as relative "
+            "expression within each cell.",
             "name the layer with raw counts by --layer, or use a file that has them: answers will be surer",
         )

@@ -23,6 +23,7 @@ INVERSES: dict[str, Callable[[Floats], Floats]] = {
     "log2(1+x)": lambda x: np.exp2(x) - 1,
     "log10(1+x)": lambda x: np.power(10.0, x) - 1,
     "log1p twice": lambda x: np.expm1(np.expm1(x)),
+    "sqrt": np.square,
 }
 SPOKEN = {
     "log1p": "log1p-normalised values (natural logarithm)",
@@ -30,9 +31,11 @@ SPOKEN = {
     "log2(1+x)": "log2(1 + x)-normalised values",
     "log10(1+x)": "log10(1 + x)-normalised values",
     "log1p twice": "values whose logarithm was taken twice",
+    "sqrt": "square roots of normalised values",
 }
 TOLERANCE = 2e-3  # of small counts; float32 logarithms of counts near 1,000 are off by about 1e-3
 RELATIVE_TOLERANCE = 4e-6
+SKEW = 8.0  # the largest values of a cell exceed its median more than that, unless a logarithm was taken
 LARGEST_PROOF = 2000.0  # beyond, float32 can't tell neighbours apart, so larger values prove nothing
 LARGEST_UNIT = 6  # smallest count of a cell that is tried
 INFORMATIVE = 20  # values other than the unit that a proof needs
@@ -172,9 +175,12 @@ def find_recovery(sample: csr_matrix) -> Recovery:
     -------
     Recovery
         Exact where at least 99.5 % of the cells that have values are proved, else the most plausible
-        logarithm: the one after whose undoing the sums of all cells are equal, or natural.
+        logarithm: the one after whose undoing the sums of all cells are equal (within 2 %, then `target` is
+        set) or much nearer to equal than by the others, else the natural one.
     """
-    largest = float(sample.data.max()) if sample.data.size else 0.0
+    if not sample.nnz:
+        return Recovery("log1p", False)
+    largest = float(sample.data.max())
     plausible = [name for name in INVERSES if largest <= LARGEST_LOG.get(name, np.inf)]
     for name in plausible:
         undone = undo(sample, name)
@@ -182,11 +188,14 @@ def find_recovery(sample: csr_matrix) -> Recovery:
         whole, distance, proved = whole_numbers(undone)
         if filled.any() and proved[filled].mean() >= 0.995 and (whole > 1).sum() >= INFORMATIVE:
             return Recovery(name, True, float(distance[proved & filled].max()), _common_sum(undone)[0])
-    spreads = {name: _common_sum(undo(sample, name)) for name in plausible if name != "log1p twice"}
-    equal = {name: spread for name, (target, spread) in spreads.items() if not np.isnan(target)}
-    if equal:
-        name = min(equal, key=lambda key: equal[key])
-        return Recovery(name, False, target=spreads[name][0])
+    usual = [name for name in plausible if name not in ("log1p twice", "sqrt")]
+    if len(usual) > 1 and np.quantile(sample.data, 0.999) < SKEW * np.median(sample.data):
+        usual.remove("none")
+    sums = {name: _common_sum(undo(sample, name)) for name in usual}
+    order = sorted(usual, key=lambda name: sums[name][1])
+    target, spread = sums[order[0]]
+    if not np.isnan(target) or (len(order) > 1 and spread < min(0.3, 0.5 * sums[order[1]][1])):
+        return Recovery(order[0], False, target=target)
     return Recovery("log1p" if "log1p" in plausible else "none", False)
 
 

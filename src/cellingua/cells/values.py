@@ -20,6 +20,7 @@ SPOKEN = {
     "binary": "only 0 and 1",
     "ranked": "ranks",
     "scaled": "scaled values (z-scores)",
+    "unit": "values scaled to lie between 0 and 1",
     "corrected": "values below zero (batch-corrected, or residuals)",
     "nan": "values that are not numbers (NaN) or infinite",
     "empty": "only zeros",
@@ -98,6 +99,8 @@ def look_at(cells: CellFile, place: str, rows: int = 256) -> Look:
     recovery = find_recovery(sample)
     if recovery.exact:
         return Look(place, "recoverable", columns, recovery)
+    if data.max() <= 1 and np.isnan(recovery.target):  # logarithms of counts exceed 1, shares sum to 1
+        return Look(place, "unit", columns)
     fractional = recovery.transform == "none" and np.isnan(recovery.target)
     return Look(place, "fractional" if fractional else "normalised", columns, recovery)
 

@@ -168,9 +168,7 @@ def _judge_genes(sample: csr_matrix, kept: Kept, diagnosis: Diagnosis) -> NDArra
             f"{count_of(summary['summed'], 'column')} with a gene that another column has: summed.",
         )
     if summary["ambiguous"]:
-        diagnosis.add(
-            "note", "ambiguous", f"{count_of(summary['ambiguous'], 'name')} of more than one gene: not used."
-        )
+        diagnosis.add("note", "ambiguous", f"{count_of(summary['ambiguous'], 'name')} of more than one gene: not used.")
     return totals
 
 
@@ -187,7 +185,7 @@ def _judge_selection(look: Look, diagnosis: Diagnosis) -> None:
         diagnosis.add(
             "warning",
             "few_genes",
-            f"only {match.n_genes:,} coding genes are there; answers will be unsure.",
+            f"only {count_of(match.n_genes, 'coding gene')} in it: answers will be unsure.",
             "a file with all genes, if there is one",
         )
     elif columns <= PANEL and (common < len(HOUSEKEEPING) // 2 or round_number):
@@ -208,17 +206,10 @@ def _judge_cells(cells: CellFile, look: Look, totals: NDArray[np.float64], diagn
     everywhere = diagnosis.cells_examined == cells.n_cells
     empty = int((totals == 0).sum())
     where = "" if everywhere else f" of the {totals.size:,} looked at"
-    if (
-        not everywhere
-        and stored is not None
-        and diagnosis.keep_columns is not None
-        and diagnosis.keep_columns.all()
-    ):
+    if not everywhere and stored is not None and diagnosis.keep_columns is not None and diagnosis.keep_columns.all():
         empty, where = int((stored == 0).sum()), ""
     if empty:
-        diagnosis.add(
-            "note", "empty_cells", f"{count_of(empty, 'cell')}{where} without counts: no name can be given."
-        )
+        diagnosis.add("note", "empty_cells", f"{count_of(empty, 'cell')}{where} without counts: no name can be given.")
     filled = totals[totals > 0]
     if not filled.size:
         if not diagnosis.refused:

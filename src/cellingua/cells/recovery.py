@@ -194,7 +194,7 @@ def find_recovery(sample: csr_matrix) -> Recovery:
     sums = {name: _common_sum(undo(sample, name)) for name in usual}
     order = sorted(usual, key=lambda name: sums[name][1])
     target, spread = sums[order[0]]
-    if not np.isnan(target) or (len(order) > 1 and spread < min(0.3, 0.5 * sums[order[1]][1])):
+    if not np.isnan(target) or (len(order) > 1 and spread < min(0.5, 0.5 * sums[order[1]][1])):
         return Recovery(order[0], False, target=target)
     return Recovery("log1p" if "log1p" in plausible else "none", False)
 

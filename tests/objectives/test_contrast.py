@@ -58,7 +58,7 @@ def test_order_changes_nothing_and_gradients_are_finite() -> None:
     cells.requires_grad_(True)
     loss = cell_text_contrast(cells, texts, positive, ignored)
     again = cell_text_contrast(cells[order], texts, positive[order], ignored[order])
-    assert float(loss) == pytest.approx(float(again), rel=1e-12)
+    assert loss.item() == pytest.approx(again.item(), rel=1e-12)
     (gradient,) = torch.autograd.grad(loss, cells)
     assert torch.isfinite(gradient).all()
     assert gradient.abs().sum() > 0

@@ -7,7 +7,7 @@ here carries those effects, so that profiles can train a model of cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,8 +103,8 @@ class Simulator:
     def __init__(
         self,
         profiles: ProfileSet,
-        markers: dict[str, NDArray[np.integer]],
-        ancestors: dict[str, Sequence[str]],
+        markers: Mapping[str, NDArray[np.integer]],
+        ancestors: Mapping[str, Sequence[str]],
         config: SimulateConfig,
     ) -> None:
         self.config = config

@@ -67,9 +67,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about a file that isn't torch's: the error that follows says it better
+            warnings.simplefilter("ignore")  # about a file that isn't torch's: the error that follows says it better
             held = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
@@ -181,9 +179,7 @@ def load_text_tower(
 def cell_tower_config(config: Mapping[str, Any], where: Path) -> CellTowerConfig:
     """Translate a BERT ``config.json`` of a cell encoder; ``<cls>`` is the last row."""
     common = _common(config, where)
-    return CellTowerConfig(
-        cls_token=common["vocabulary"] - 1, segments=int(config.get("type_vocab_size", 2)), **common
-    )
+    return CellTowerConfig(cls_token=common["vocabulary"] - 1, segments=int(config.get("type_vocab_size", 2)), **common)
 
 
 def text_tower_config(
@@ -241,9 +237,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: Path, rename: 
     names = {ours: rename(ours) for ours in wanted}
     for ours, theirs in names.items():
         if theirs not in tensors:
-            raise ModelError(
-                f"{where} lacks the weight {theirs!r}.", f"{len(wanted)} weights of this architecture"
-            )
+            raise ModelError(f"{where} lacks the weight {theirs!r}.", f"{len(wanted)} weights of this architecture")
         if tensors[theirs].shape != wanted[ours].shape:
             raise ModelError(
                 f"{where}: {theirs!r} has the shape {tuple(tensors[theirs].shape)}.",

@@ -91,9 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
         held = json.loads(path.read_text(encoding="utf-8"))
         version = held["format_version"]
         if version != VERSION:
-            raise ModelError(
-                f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua"
-            )
+            raise ModelError(f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua")
         files = {
             name: Entry(str(e["sha256"]), int(e["size"]), bool(e["optional"])) for name, e in held["files"].items()
         }

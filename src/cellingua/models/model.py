@@ -55,13 +55,32 @@ class CandidateTexts(Protocol):
     def texts(self) -> Sequence[str]:
         """Text of each candidate; empty for one whose term has a stored vector."""
 
+    @property
+    def origin(self) -> str:
+        """Where they come from: ``user``, or ``ontology`` or ``tissue``."""
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """Candidates ready to be compared with cells: their ids and their vectors, float32 (K, joint)."""
+    """Candidates ready to be compared with cells.
+
+    Attributes
+    ----------
+    term_ids
+        Ontology id of each, or None.
+    vectors
+        float32 (K, joint).
+    prior
+        float32 (K,): added to the logits. Among candidates that the user did not name, terms that the model knows
+        from words alone carry a handicap.
+    temperature
+        Divides the logits.
+    """
 
     term_ids: tuple[str | None, ...]
     vectors: Floats
+    prior: Floats
+    temperature: float
 
 
 @dataclass
@@ -81,11 +100,15 @@ class LangCellModel:
     term_ids, term_vectors
         Terms with a stored vector, and those vectors, float32 (n, joint), unit length.
     calibration
-        ``temperature`` divides the logits (default 1); other keys belong to the calibration room.
+        ``temperature`` divides the logits (default 1), ``ontology_temperature`` where the user named no candidates;
+        ``words_only`` is the handicap of terms known from words alone; ``threshold`` is the least probability of an
+        answer.
     load_text
         Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
     evidence
         Second channel, or None.
+    supported
+        Terms of which the model saw a profile, markers or cells.
     folder
         Where it was loaded from.
     """
@@ -101,6 +124,7 @@ class LangCellModel:
     calibration: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     evidence: Evidence | None = None
+    supported: frozenset[str] = frozenset()
     folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +141,11 @@ class LangCellModel:
                 f"The gene table of {self.name} ends at token {top}, and <cls> is {bert.cls_token}.",
                 "the gene table that this cell tower was trained with",
             )
+
+    @property
+    def threshold(self) -> float:
+        """Least probability of an answer."""
+        return float(self.calibration.get("threshold", 0.5))
 
     @property
     def joint_width(self) -> int:
@@ -192,9 +221,7 @@ class LangCellModel:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             ids, mask = pieces.encode([texts[row] for row in rows], max_length=self.config.text_limit)
-            vectors = self.module.texts(
-                torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-            )
+            vectors = self.module.texts(torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device))
             out[rows] = vectors.float().cpu().numpy()
         return out
 
@@ -221,7 +248,15 @@ class LangCellModel:
 
     def prepare(self, candidates: CandidateTexts) -> Prepared:
         """Return candidates as `logits` takes them."""
-        return Prepared(tuple(candidates.term_ids), self.candidate_vectors(candidates))
+        ids = tuple(candidates.term_ids)
+        vectors = self.candidate_vectors(candidates)
+        temperature = float(self.calibration.get("temperature", 1.0))
+        prior = np.zeros(len(ids), dtype=np.float32)
+        if candidates.origin != "user":
+            handicap = float(self.calibration.get("words_only", 0.0))
+            prior[[term not in self.supported for term in ids]] = handicap
+            temperature = float(self.calibration.get("ontology_temperature", temperature))
+        return Prepared(ids, vectors, prior, temperature)
 
     def logits(self, block: Counts, embeddings: Floats, candidates: Prepared) -> Floats:
         """Return the calibrated logits of each cell for each candidate, float32 (cells, K).
@@ -238,4 +273,4 @@ class LangCellModel:
         scores = embeddings @ candidates.vectors.T / np.float32(self.config.temperature)
         if self.evidence is not None:
             scores = scores + self.evidence.score(block, candidates.term_ids)
-        return np.asarray(scores / np.float32(self.calibration.get("temperature", 1.0)), dtype=np.float32)
+        return np.asarray((scores + candidates.prior) / np.float32(candidates.temperature), dtype=np.float32)

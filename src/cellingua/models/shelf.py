@@ -29,8 +29,7 @@ def list_models(shelf: Path = BUNDLED) -> list[ModelInfo]:
     """Return the models on the shelf, by name; their weights are not read."""
     folders = sorted(path.parent for path in shelf.glob(f"*/{CONFIG}"))
     return [
-        ModelInfo(path.name, read_manifest(path).size, str(read_config(path)["description"]), path)
-        for path in folders
+        ModelInfo(path.name, read_manifest(path).size, str(read_config(path)["description"]), path) for path in folders
     ]
 
 

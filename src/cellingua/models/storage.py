@@ -106,7 +106,5 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
             raise ModelError(f"{path}: {name!r} holds values that are not finite.", "finite weights")
     unknown = sorted(set(tensors) - set(wanted))
     if unknown:
-        raise ModelError(
-            f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes"
-        )
+        raise ModelError(f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes")
     module.load_state_dict(dict(tensors), assign=True)

@@ -1,0 +1,95 @@
+"""The card of a model that a recipe trained: what it saw, how, how well, and what it isn't for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from cellingua.core.runtime import hardware, versions
+from cellingua.recipes.material import Material
+from cellingua.recipes.validate import Validation
+
+
+def write_card(
+    config: dict[str, Any],
+    material: Material,
+    checked: Validation | None,
+    closeness: dict[str, float],
+    n_genes: int,
+) -> str:
+    """Return the card in Markdown; every figure in it was computed in this run."""
+    cells, profiles = material.cells, material.profiles
+    studies = sorted(set(profiles.studies.tolist()))
+    parts = [
+        f"# {config['name']}",
+        config["description"],
+        "## What it saw",
+        f"- {len(profiles):,} mean profiles of {len(set(profiles.terms.tolist()))} cell types from "
+        f"{len(studies)} studies ({', '.join(studies)}), as pseudo-cells.",
+        f"- Markers of {len(material.markers):,} types, as pseudo-cells and as a second channel.",
+        f"- {int(cells.curated.sum()):,} real cells with a curated label and {int((~cells.curated).sum()):,} with a "
+        "machine-made one:",
+        _table(["file", "curated", "machine-made"], _cell_rows(material)),
+        f"- {n_genes:,} genes. Text tower: all-MiniLM-L6-v2, adapted to the Cell Ontology's words.",
+        "## Evaluation cells kept out",
+        _refusals(material),
+        "## Validation",
+        _validation(checked),
+        f"Texts whose nearest term is their own, before and after the text tower was adapted: {json.dumps(closeness)}.",
+        "## How",
+        "```json\n" + json.dumps(config, indent=1) + "\n```",
+        f"Trained with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        "## Data files (SHA-256)",
+        _table(["file", "hash"], [[path, digest] for path, digest in material.hashes.items()]),
+        "## Intended use",
+        "Research on human single cells: a first name for cells and clusters, to be checked by a person who knows the "
+        "tissue. Not for diagnosis or any clinical decision. Types that the model knows from words alone (no profile, "
+        "marker or cell) are guesses. Known weak spots: naive against memory T cells, types of one family in tissues "
+        "of which no cell was seen, malignant cells against the tissue they come from.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cell_rows(material: Material) -> list[list[str]]:
+    cells = material.cells
+    rows = []
+    for file in np.unique(cells.files):
+        inside = cells.files == file
+        rows.append([str(file), f"{(inside & cells.curated).sum():,}", f"{(inside & ~cells.curated).sum():,}"])
+    return rows
+
+
+def _refusals(material: Material) -> str:
+    if material.refused is None:
+        return "No evaluation folder was given, so nothing was compared."
+    refused = {file: n for file, (n, _) in material.refused.items() if n}
+    total = sum(size for _, size in material.refused.values())
+    by_file = ", ".join(f"{file} {n}" for file, n in refused.items()) or "none"
+    return (
+        f"{sum(refused.values()):,} of {total:,} cells were refused because they match an evaluation cell by barcode "
+        f"and counts, or by a correlation above 0.9 over at least 200 genes ({by_file})."
+    )
+
+
+def _validation(checked: Validation | None) -> str:
+    if checked is None:
+        return "None: temperatures are 1."
+    strengths = list(next(iter(checked.accuracy.values())))
+    rows = [
+        [file, f"{checked.cells[file]:,}", *(f"{row[s]:.3f}" for s in strengths)]
+        for file, row in checked.accuracy.items()
+    ]
+    return (
+        "A model that had not seen these files named up to 500 cells of each, with the file's own labels as "
+        "candidates. Accuracy by strength of the marker evidence:\n\n"
+        + _table(["file", "cells", *strengths], rows)
+        + f"\n\nChosen: strength {checked.strength:g}, temperature {checked.temperature:.3f}; for the whole ontology "
+        f"{checked.ontology_temperature:.3f}, and {checked.words_only:.2f} for terms known from words alone."
+    )

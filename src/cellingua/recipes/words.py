@@ -1,0 +1,173 @@
+"""The words of the recipe: every way to write each term, read once; later the text tower learns to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cellingua.core.progress import Progress
+from cellingua.models.langcell import LangCellModule
+from cellingua.nn.language import TextTower
+from cellingua.objectives.contrast import cell_text_contrast
+from cellingua.training.loop import TrainConfig, train
+from cellingua.training.optimise import OptimiseConfig
+from cellingua.words.describing import describe_label, describe_term
+from cellingua.words.ontology import Ontology, load_ontology
+from cellingua.words.wordpiece import WordPiece
+
+SYNONYMS = 4
+PIECES = 96
+_GROUP = 64
+
+
+def writings(ontology: Ontology, term: str) -> list[str]:
+    """Return the ways to write a term: with its definition, its name as a prompt and bare, some synonyms."""
+    name = ontology.name(term)
+    ways = [describe_term(term, ontology), describe_label(name), name.lower()]
+    ways += [describe_label(synonym) for synonym in ontology.synonyms(term)[:SYNONYMS]]
+    return list(dict.fromkeys(ways))
+
+
+@dataclass(frozen=True)
+class WordBank:
+    """Texts of all terms and what the text tower made of them.
+
+    Attributes
+    ----------
+    term_ids
+        Terms.
+    texts
+        Texts, those of a term side by side.
+    row
+        int64 (texts,): the term of each text, as a place in `term_ids`.
+    features
+        float32 (texts, width): pooled state of the text tower.
+    """
+
+    term_ids: list[str]
+    texts: list[str]
+    row: NDArray[np.int64]
+    features: Tensor
+
+    def of(self, terms: list[str]) -> Features:
+        """Return the features of some terms, to sample from."""
+        start = np.searchsorted(self.row, np.arange(len(self.term_ids) + 1))
+        place = {term: i for i, term in enumerate(self.term_ids)}
+        rows = [np.arange(start[place[term]], start[place[term] + 1]) for term in terms]
+        return Features(self.features, rows)
+
+    @torch.inference_mode()
+    def term_vectors(self, module: LangCellModule) -> NDArray[np.float32]:
+        """Return one vector a term, float32 (terms, joint), unit length: the mean over the ways to write it."""
+        vectors = nn.functional.normalize(module.text_projection(self.features), dim=-1)
+        sums = vectors.new_zeros((len(self.term_ids), vectors.shape[1]))
+        sums.index_add_(0, torch.from_numpy(self.row), vectors)
+        return np.asarray(nn.functional.normalize(sums, dim=-1).numpy())
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the ways to write some terms."""
+
+    features: Tensor
+    rows: list[NDArray[np.int64]]
+
+    def sample(self, step: int) -> Tensor:
+        """Return one way to write each term, float32 (terms, width); another draw at each step."""
+        rng = np.random.default_rng([3, step])
+        return self.features[[int(rows[rng.integers(len(rows))]) for rows in self.rows]]
+
+
+@torch.inference_mode()
+def embed_words(tower: TextTower, pieces: WordPiece, cache: Path, progress: Progress) -> WordBank:
+    """Read all terms with the text tower; `cache` keeps the result for a resumed run.
+
+    Terms of other species are read too: a user may name one.
+    """
+    ontology = load_ontology("CL")
+    texts: list[str] = []
+    row: list[int] = []
+    for place, term in enumerate(ontology.ids):
+        ways = writings(ontology, term)
+        texts += ways
+        row += [place] * len(ways)
+    features = None
+    if cache.is_file():
+        held = load_file(cache)["features"]
+        features = held if held.shape == (len(texts), tower.width) else None
+    if features is None:
+        features = torch.empty((len(texts), tower.width))
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        progress.step("Reading the words", len(texts))
+        for start in range(0, len(order), _GROUP):
+            rows = order[start : start + _GROUP]
+            ids, mask = pieces.encode([texts[i] for i in rows], max_length=PIECES)
+            features[rows] = tower(torch.from_numpy(ids), torch.from_numpy(mask)).pooled
+            progress.advance(len(rows))
+        save_file({"features": features}, cache)
+    return WordBank(list(ontology.ids), texts, np.array(row), features.clone())
+
+
+def adapt_words(
+    module: LangCellModule,
+    pieces: WordPiece,
+    words: WordBank,
+    vectors: NDArray[np.float32],
+    steps: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """Teach the text tower's last two layers and its projection that all ways to write a term mean that term.
+
+    The terms' vectors, which cells were trained against, stay; texts are pulled to their own and pushed from the
+    others. Afterwards a synonym that the tower read as something else lies where the term lies.
+
+    Returns
+    -------
+    dict
+        Share of 1,000 texts whose nearest term is their own, before and after.
+    """
+    targets = torch.from_numpy(vectors)
+    probe = np.random.default_rng(4).choice(len(words.texts), min(1000, len(words.texts)), replace=False)
+    closeness = {"before": _nearest(module, pieces, words, targets, probe)}
+    if steps == 0:
+        return closeness
+    module.requires_grad_(False)
+    module.text_projection.requires_grad_(True)
+    for layer in list(module.text_tower.layers)[-2:]:
+        layer.requires_grad_(True)
+
+    def losses_of(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([5, step])
+        chosen = rng.choice(len(words.texts), 96, replace=False)
+        ids, mask = pieces.encode([words.texts[i] for i in chosen], max_length=48)
+        texts = module.texts(torch.from_numpy(ids), torch.from_numpy(mask))
+        positive = torch.zeros((len(chosen), len(targets)), dtype=torch.bool)
+        positive[torch.arange(len(chosen)), torch.from_numpy(words.row[chosen])] = True
+        pull = 1 - (texts * targets[words.row[chosen]]).sum(dim=1).mean()
+        push = cell_text_contrast(texts, targets, positive, temperature=0.05, symmetric=False)
+        return {"pull": 4 * pull, "push": push}
+
+    config = TrainConfig(steps, checkpoint_every=steps, optimise=OptimiseConfig(learning_rate=2e-4))
+    train(module, losses_of, config, progress=progress)
+    module.requires_grad_(False)
+    closeness["after"] = _nearest(module, pieces, words, targets, probe)
+    return closeness
+
+
+@torch.inference_mode()
+def _nearest(
+    module: LangCellModule, pieces: WordPiece, words: WordBank, targets: Tensor, probe: NDArray[np.int64]
+) -> float:
+    right = 0
+    for start in range(0, len(probe), _GROUP):
+        rows = probe[start : start + _GROUP]
+        ids, mask = pieces.encode([words.texts[i] for i in rows], max_length=PIECES)
+        found = (module.texts(torch.from_numpy(ids), torch.from_numpy(mask)) @ targets.T).argmax(dim=1)
+        right += int((found.numpy() == words.row[rows]).sum())
+    return round(right / len(probe), 4)

@@ -50,7 +50,8 @@ HEADS = word_set(
 )
 DENIED = "malignant|tumou?ral|tumou?r|cancer(ous)?|neoplastic|inflammatory|inflamed|activated|cycling|proliferating"
 DENIAL = re.compile(rf"(?i)\bnon[\s_.-]*({DENIED})\b")
-MALIGNANT = re.compile(r"(?i)\b(malignant|cancer|tumou?r|carcinoma|neoplastic)\b(?![\s_.-]*(associated|infiltrating))")
+TUMOURS = r"\w*(carcinoma|sarcoma|lymphoma|leuka?emia|melanoma|glioma|blastoma|myeloma|mesothelioma)"
+MALIGNANT = re.compile(rf"(?i)\b(malignant|cancer|tumou?r|neoplastic|{TUMOURS})s?\b(?![\s_.-]*(associated|infiltrat))")
 BESIDE_TUMOURS = ("CL:0000738", "CL:0000057", "CL:0000115", "CL:0000669", "CL:0000499", "CL:0000192", "CL:0000540")
 MALIGNANT_CELL = "CL:0001064"
 
@@ -163,12 +164,26 @@ def _contradicts(rest: tuple[str, ...], term_id: str, organ: str, book: Dictiona
 
 def _of_tumour(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | None:
     """Return the reading of a label with "tumour" in it: a cell beside the tumour if it names one, else malignant."""
-    said = {"malignant", "cancer", "tumor", "carcinoma", "neoplastic"}
+    said = {"malignant", "cancer", "tumor", "neoplastic"} | {w for w in words if re.fullmatch(TUMOURS, w)}
     rest = tuple(w for w in words if w not in said and w not in STATES and not _is_number(w))
     found = book.whole(rest, organ) if set(rest) - {"cell"} else None
-    if found and "malignant" not in words and any(book.ontology.is_a(found[0], kind) for kind in BESIDE_TUMOURS):
+    own = words[-1] in said  # "T cell lymphoma" is the tumour itself, "tumour T cell" is not
+    if (
+        found
+        and not own
+        and "malignant" not in words
+        and any(book.ontology.is_a(found[0], kind) for kind in BESIDE_TUMOURS)
+    ):
         return found[0], "reduced", "beside a tumour"
     return MALIGNANT_CELL, "reduced", "said to be of a tumour"
+
+
+def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> bool:
+    """Return whether a reading of "T/NK" as one type is none of what it names, nor above one of them."""
+    parts = [part for part in re.split(r"[/|&]|\band\b", text) if part.strip()]
+    found = [book.whole(split_words(part), organ) for part in parts]
+    ids = [whole[0] for whole in found if whole]
+    return 1 < len(parts) == len(ids) and not any(book.ontology.is_a(i, term_id) for i in ids)
 
 
 def read_parts(text: str, organ: str, book: Dictionary) -> Found | None:

@@ -60,6 +60,10 @@ UNINFORMATIVE = word_set(
     "CL:0002242 CL:0002321 CL:0004029 CL:0009002 CL:0011115 CL:4029001"
 )
 
+# Acronyms of three letters mean too much ("IC" is an inferior cardiac neuron to the ontology, and an intercalated
+# cell to most): those that hold are among the reviewed short forms.
+SHORTEST = 3
+
 
 def organ_of(tissue: str | None) -> str:
     """Return the organ that a tissue name falls on, ``""`` for none or one that no reading depends on."""
@@ -94,6 +98,8 @@ class Dictionary:
         self.own = {words: set(ids) for words, ids in self.words.items()}
         for term_id in ontology.ids:
             for synonym in ontology.synonyms(term_id):
+                if len(synonym) <= SHORTEST:
+                    continue
                 self.synonyms.setdefault(synonym.lower(), set()).add(term_id)
                 # What names one term is never a synonym of another.
                 if split_words(synonym) not in self.own:
@@ -145,14 +151,17 @@ class Dictionary:
             return None
         if own := self.own_name(words):
             return own, "spelling"
-        if found := self.short_form(words, organ):
+        # "type 1" or "cells 1" at the end may be a cluster number: then only the exact words will do.
+        numbered = len(words) > 2 and (words[-2] == "type" or (words[-2] == "cell" and words[-1].isdigit()))
+        if (found := self.short_form(words, organ)) and not (numbered and words[-2] == "cell"):
             return found, "short form"
+        if numbered:
+            found = self.one(self.words.get(words))
+            return (found, "spelling") if found and words[-2] != "cell" else None
         for variant in (words, (*words, "cell"), tuple(w for w in words if w != "cell")):
             if found := self.one(self.words.get(variant)):
                 return found, "spelling"
-        # "type 1" at the end may be a cluster number: then the order of the words must be the ontology's own.
-        numbered = len(words) > 2 and words[-2] == "type"
-        if found := self.one(self.bags.get(bag(words))) if bag(words) and not numbered else None:
+        if found := self.one(self.bags.get(bag(words))) if bag(words) else None:
             return found, "word order"
         joined = "".join(w for w in words if w != "cell")
         if found := self.one(self.joined.get(joined)):

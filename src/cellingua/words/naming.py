@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cellingua.words.composing import read_parts, read_reduced
+from cellingua.words.composing import mistaken_whole, read_parts, read_reduced
 from cellingua.words.dictionary import load_dictionary, organ_of
 from cellingua.words.spelling import fold, split_words
 
@@ -98,6 +98,8 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
         found = (synonym, "synonym", "")
     elif whole := book.whole(words, organ):
         found = (*whole, "")
+    if found and mistaken_whole(text, found[0], organ, book):
+        found = read_parts(text, organ, book)
     found = found or read_reduced(text, organ, book) or read_parts(text, organ, book)
     found = found or read_reduced(text, organ, book, broader=True)
     if found is None:

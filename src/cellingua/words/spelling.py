@@ -40,7 +40,6 @@ SPELLINGS = {
     "prolif": "proliferating",
     "kuppfer": "kupffer",
     "kupfer": "kupffer",
-    "natural_killer": "natural killer",
     "spermatozoa": "spermatozoon",
     "spermatogonia": "spermatogonium",
     "endothelia": "endothelium",
@@ -49,7 +48,17 @@ SPELLINGS = {
     "nuclei": "nucleus",
     "macrophag": "macrophage",
     "monocytic": "monocyte",
-    "erythroids": "erythroid",
+    "mono": "monocyte",
+    "mac": "macrophage",
+    "mph": "macrophage",
+    "mphi": "macrophage",
+    "neut": "neutrophil",
+    "neutro": "neutrophil",
+    "astro": "astrocyte",
+    "oligo": "oligodendrocyte",
+    "fibro": "fibroblast",
+    "fib": "fibroblast",
+    "keratino": "keratinocyte",
 }
 _NO_PLURAL = ("ss", "us", "is", "ous")
 _KEEP_S = {"cns", "ens", "pns", "hes", "as", "is", "ss", "axis", "gas", "cos", "plus", "ms"}
@@ -111,4 +120,4 @@ def bag(words: tuple[str, ...] | list[str]) -> frozenset[str]:
     return frozenset(words) - IDLE_WORDS
 
 
-IDLE_WORDS = frozenset({"cell", "positive", "of", "the", "and", "lymphocyte_", "a", "in", "from", "with"})
+IDLE_WORDS = frozenset({"cell", "positive", "of", "the", "and", "in", "from", "with"})

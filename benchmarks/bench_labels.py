@@ -51,13 +51,15 @@ def near(ontology: Ontology, found: str | None, wanted: Iterable[str]) -> bool:
 def score(rows: list[LabelRow], reader: Reader) -> dict[str, float | int]:
     """Return the counts of one reader over rows."""
     ontology = load_ontology("CL")
-    right = close = none = 0
+    right = close = none = other = 0
     for row in rows:
         wanted = [i for i in row.term_id.split("|") if i in ontology]
         found = reader(row.label, row.tissue)
-        right += found in wanted
-        close += near(ontology, found, wanted)
+        is_right = found is None if row.term_id == "none" else found in wanted
+        right += is_right
+        close += is_right or near(ontology, found, wanted)
         none += found is None
+        other += found is not None and not (is_right or near(ontology, found, wanted))
     n = max(len(rows), 1)
     return {
         "labels": len(rows),
@@ -66,7 +68,7 @@ def score(rows: list[LabelRow], reader: Reader) -> dict[str, float | int]:
         "within_one_step": close,
         "within_one_step_share": round(close / n, 4),
         "free_text": none,
-        "other_term": len(rows) - close - none,
+        "other_term": other,
     }
 
 
@@ -74,7 +76,8 @@ def apply_review(rows: list[LabelRow]) -> tuple[list[LabelRow], int]:
     """Return rows with the ids of the blind review where there is one, and how many those are.
 
     The review (label, tissue, term_id) was made by somebody who saw labels and tissues alone: neither the rules nor
-    what they answer, nor the ids of the source. An id ``none`` leaves a label out, as one that names no type.
+    what they answer, nor the ids of the source. Several ids that are equally right are joined by ``|``; ``none`` says
+    that the label names no one type, and that staying free text is right.
     """
     if not REVIEW.exists():
         return rows, 0
@@ -84,8 +87,7 @@ def apply_review(rows: list[LabelRow]) -> tuple[list[LabelRow], int]:
     out = []
     for row in rows:
         term = reviewed.get((row.label, row.tissue), row.term_id)
-        if term != "none":
-            out.append(LabelRow(row.label, row.tissue, term, row.source, row.licence))
+        out.append(LabelRow(row.label, row.tissue, term, row.source, row.licence))
     return out, len(reviewed)
 
 

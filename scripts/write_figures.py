@@ -1,0 +1,198 @@
+"""Write the measured figures into the documents, from the JSON that the benchmarks wrote.
+
+    python scripts/write_figures.py [--check]
+
+Fills the blocks ``<!-- figures:NAME -->`` to ``<!-- end -->`` of ``README.md`` and ``docs/benchmarks.md``:
+``overview`` is a table over all benchmarks; any other NAME is everything in ``benchmarks/results/NAME.json``. A
+benchmark without a result says "not measured yet". No figure in these documents is typed by hand. ``--check`` writes
+nothing and exits with 1 where a document is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DOCUMENTS = ("README.md", "docs/benchmarks.md")
+BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MISSING = "not measured yet"
+
+# What the overview says: benchmark, what was done, what was measured, what it is compared with. A name in braces is a
+# path into the figures of that benchmark, its steps joined by "/".
+OVERVIEW = (
+    (
+        "annotate",
+        "Name pbmc3k (2,638 cells) from the whole Cell Ontology, report included, cold start, {threads} threads",
+        "{annotate_seconds:.0f} s, {annotate_peak_gb:.1f} GB",
+        "a plain scanpy path to a UMAP on the same file: {scanpy_seconds:.0f} s, {scanpy_peak_gb:.1f} GB",
+    ),
+    ("annotate", "Cell tower alone, tokens to embedding", "{tower_cells_per_second:,.0f} cells/s", ""),
+    (
+        "annotate",
+        "pbmc3k, its own labels as candidates ({pbmc3k_candidates} types)",
+        "accuracy {pbmc3k_accuracy:.3f}, macro-F1 {pbmc3k_macro_f1:.3f}",
+        "",
+    ),
+    (
+        "annotate",
+        "Baron pancreas donor 1 ({baron_donor1_cells} cells), its own labels ({baron_donor1_candidates} types)",
+        "accuracy {baron_donor1_accuracy:.3f}, macro-F1 {baron_donor1_macro_f1:.3f}",
+        "",
+    ),
+    (
+        "tokens",
+        "Counts to LangCell's tokens, one core",
+        "{ours_cells_per_second:,.0f} cells/s",
+        "a densify-and-sort loop over cells: {loop_cells_per_second:,.0f} cells/s",
+    ),
+    (
+        "labels",
+        "Labels of published data read as their curated term ({set aside/rules/labels} labels set aside)",
+        "{set aside/rules/right_share:.1%}",
+        "exact names: {set aside/exact name/right_share:.1%}; names and synonyms in any case: "
+        "{set aside/name or synonym, any case/right_share:.1%}",
+    ),
+)
+
+
+def read_result(name: str) -> dict[str, Any] | None:
+    """Return the result of a benchmark, None where it was not run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def filled(template: str, figures: dict[str, Any]) -> str | None:
+    """Return `template` with the figures that it names, None where one is missing."""
+
+    def value(found: re.Match[str]) -> str:
+        at: Any = figures
+        for step in found[1].split("/"):
+            at = at[step]
+        return format(at, found[2] or "")
+
+    try:
+        return re.sub(r"\{([^{}:]+)(?::([^{}]*))?\}", value, template)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def overview() -> str:
+    """Return the table over all benchmarks, and on what it was measured."""
+    rows, used = [], {}
+    for name, task, measured, beside in OVERVIEW:
+        result = read_result(name)
+        figures = result["figures"] if result else {}
+        shown = filled(measured, figures)
+        title = filled(task, figures) or re.sub(r" \([^()]*\{[^()]*\)|, \{[^{}]*\} threads", "", task)
+        rows.append([title, shown or MISSING, (filled(beside, figures) or "") if shown else ""])
+        if result and shown:
+            used[name] = result
+    notes = sorted({hardware(result) for result in used.values()})
+    return "\n\n".join([table(["what", "measured", "compared with"], rows), *notes])
+
+
+def hardware(result: dict[str, Any]) -> str:
+    """Return the line that says on what a result was measured."""
+    on, versions = result["hardware"], result["versions"]
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    memory = f", {on['memory_gib']} GiB" if on.get("memory_gib") else ""
+    return (
+        f"Measured on {on.get('usable_cores', on['cores'])} cores of {on['processor']}{memory}, "
+        f"{on['system']}; {packages}."
+    )
+
+
+def everything(name: str) -> str:
+    """Return all that a benchmark wrote: bars, figures, provenance."""
+    result = read_result(name)
+    if result is None:
+        return f"{MISSING.capitalize()}: run `make bench-{name}`."
+    bars = [
+        [bar, text(held["value"]), text(held["bar"]), "holds" if held["ok"] else "**missed**"]
+        for bar, held in result["bars"].items()
+    ]
+    parts = [table(["bar", "measured", "wanted", ""], bars)]
+    scalars = [[key, text(value)] for key, value in result["figures"].items() if not isinstance(value, (dict, list))]
+    if scalars:
+        parts.append(table(["figure", "value"], scalars))
+    for columns, rows in nested(result["figures"]).items():
+        parts.append(table(["", *columns], rows))
+    parts.append(hardware(result))
+    if result["seeds"]:
+        parts.append("Seeds: " + ", ".join(f"{key} {value}" for key, value in result["seeds"].items()) + ".")
+    if result["data"]:
+        hashes = (f"`{file}` {digest[:16]}…" for file, digest in result["data"].items())
+        parts.append("Data (SHA-256): " + ", ".join(hashes) + ".")
+    return "\n\n".join(parts)
+
+
+def nested(figures: dict[str, Any]) -> dict[tuple[str, ...], list[list[str]]]:
+    """Return the figures that lie deeper as rows of tables: columns -> rows, one table for each set of columns."""
+    found: dict[tuple[str, ...], list[list[str]]] = {}
+
+    def walk(path: tuple[str, ...], at: dict[str, Any]) -> None:
+        leaves = {key: value for key, value in at.items() if not isinstance(value, (dict, list))}
+        if path and leaves:
+            found.setdefault(tuple(leaves), []).append([" · ".join(path), *map(text, leaves.values())])
+        for key, value in at.items():
+            if isinstance(value, dict):
+                walk((*path, key), value)
+
+    walk((), figures)
+    return found
+
+
+def text(value: Any) -> str:
+    """Return a figure as it is shown."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
+def fill(document: str) -> str:
+    """Return a document with its blocks filled."""
+
+    def block(found: re.Match[str]) -> str:
+        body = overview() if found[2] == "overview" else everything(found[2])
+        return f"{found[1]}{body}\n{found[3]}"
+
+    return BLOCK.sub(block, document)
+
+
+def main() -> int:
+    """Fill all documents; with ``--check`` say which are out of date."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a document is out of date")
+    args = parser.parse_args()
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = fill(before)
+        if after != before:
+            stale.append(name)
+            if not args.check:
+                path.write_text(after, encoding="utf-8")
+    if args.check:
+        print(f"out of date: {', '.join(stale)}; run: make figures" if stale else "all figures are up to date")
+        return 1 if stale else 0
+    print(f"written: {', '.join(stale) or 'nothing changed'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cellingua.models.model import LangCellModel
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,3 +20,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small real model that knows the planted cell types of `small_world`."""
+    import small_world
+
+    return small_world.save_model(tmp_path_factory.mktemp("models") / "small_world")
+
+
+@pytest.fixture
+def small_model(small_model_folder: Path) -> LangCellModel:
+    """The same model, loaded."""
+    import small_world
+
+    return small_world.model(small_model_folder)

@@ -37,7 +37,7 @@ class Hierarchy:
     @classmethod
     def none(cls, n_candidates: int) -> Hierarchy:
         """Return a hierarchy without terms: nothing is ever rolled up."""
-        empty = sparse.csr_matrix((0, n_candidates), dtype=np.float32)
+        empty = sparse.csr_matrix(np.zeros((0, n_candidates), dtype=np.float32))
         return cls(empty, np.zeros(0, dtype=np.int64), np.full(n_candidates, -1, dtype=np.int64))
 
 

@@ -35,9 +35,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
     what = parser.add_argument_group("candidates (default: the whole Cell Ontology)")
     what.add_argument("--label", action="append", metavar="L", help="a name, CL id or free text; repeatable")
     what.add_argument("--labels", metavar="FILE|LIST", help='a file (one a line, tab, description) or "a; b; c"')
-    what.add_argument(
-        "--tissue", metavar="T", help="UBERON name or id: its types, or how to read ambiguous labels"
-    )
+    what.add_argument("--tissue", metavar="T", help="UBERON name or id: its types, or how to read ambiguous labels")
     add_reading(parser)
     columns = parser.add_argument_group("columns of obs")
     columns.add_argument("--cluster-key", metavar="K", help="clusters to name, instead of computed ones")
@@ -68,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.tasks.options import AnnotateOptions, choose_candidates
 
     if args.output and len(args.files) > 1:
-        raise InputError(
-            "-o names one file, and there are several inputs.", "one FILE with -o", "--out-dir instead"
-        )
+        raise InputError("-o names one file, and there are several inputs.", "one FILE with -o", "--out-dir instead")
     if args.seed < 0:
         raise InputError(f"The seed is {args.seed}.", "a whole number from 0")
     sources = [Path(name) for name in args.files]
@@ -178,7 +174,7 @@ def read_labels(label: list[str] | None, labels: str | None) -> Labels | None:
         return [*read_labels_file(path), *(label or [])]
     if path.suffix in (".txt", ".tsv", ".csv"):
         raise FileError(f"{path} does not exist.", "a file with one label a line", 'or a list: "B cell; T cell"')
-    return "; ".join([labels, *(label or [])])
+    return labels if label is None else [*labels.rstrip("; ").split(";"), *label]
 
 
 def _is_file(path: Path) -> bool:

@@ -14,8 +14,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         "doctor",
         parents=[common],
         help="examine a file of cells",
-        description="Say what a file of cells holds: where the counts are, which genes are known, "
-        "what to beware of.",
+        description="Say what a file of cells holds: where the counts are, which genes are known, what to beware of.",
         epilog="Exit code 2 if a file can't be used.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="h5ad, zarr, 10x .h5, or a 10x mtx folder")

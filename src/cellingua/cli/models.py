@@ -19,9 +19,7 @@ def run(args: argparse.Namespace) -> int:
 
     found = list_models()
     if args.json:
-        rows = [
-            {"name": m.name, "bytes": m.size, "description": m.description, "folder": str(m.folder)} for m in found
-        ]
+        rows = [{"name": m.name, "bytes": m.size, "description": m.description, "folder": str(m.folder)} for m in found]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     for model in found:

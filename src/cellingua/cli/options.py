@@ -11,9 +11,7 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     """Add where and how loudly to run."""
     group = parser.add_argument_group("running")
     group.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
-    group.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (default: all this process may use)"
-    )
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all this process may use)")
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
 

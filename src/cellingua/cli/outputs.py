@@ -107,7 +107,7 @@ def staged(targets: Sequence[Path]) -> Iterator[dict[Path, Path]]:
     stages: dict[Path, Path] = {}
     done = False
     try:
-        partial = {}
+        partial: dict[Path, Path] = {}
         for target in targets:
             ground = _ground(target.parent, made)
             if ground not in stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellingua.tasks.agreement import composition
 from cellingua.tasks.result import Annotation
 
 SHOWN = 24  # labels in a legend
+SAMPLES = 60  # bars of the composition
 DPI = 130
 
 
@@ -35,9 +37,12 @@ def draw_figures(result: Annotation, rows: np.ndarray, points: np.ndarray, folde
             **drawn,
         }
     paths = []
-    for name, figure in drawn.items():
-        paths.append(folder / name)
-        figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # The shipped font lacks some scripts (Chinese, Arabic): a box in a figure is no reason to alarm a user.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        for name, figure in drawn.items():
+            paths.append(folder / name)
+            figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
     return paths
 
 
@@ -70,22 +75,27 @@ def probability_figure(probability: np.ndarray, points: np.ndarray) -> Figure:
 
 
 def composition_figure(result: Annotation) -> Figure:
-    """Return stacked bars of labels: one bar a sample."""
-    table = composition(result.samples, result.labels)
+    """Return stacked bars of the most frequent labels, one bar a sample; the rest is left white."""
+    table = composition(result.samples, result.labels)[:SAMPLES]
     names = [label for label, _ in result.counts()]
-    colours = dict(zip(names, colours_for(names), strict=True))
-    figure = Figure(figsize=(9.2, min(1.9 + 0.42 * len(table), 24)), layout="constrained")
+    colours = colours_for(names)
+    # High enough for the bars, and for the legend beside them.
+    height = max(1.9 + 0.42 * len(table), 0.9 + 0.2 * min(len(names), SHOWN))
+    thick = min(0.7, 0.7 * len(table) / (height - 1))
+    figure = Figure(figsize=(9.2, height), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(table))
-    for place, name in enumerate(names):
+    for name, colour in list(zip(names, colours, strict=True))[:SHOWN]:
         share = np.array([dict(counts).get(name, 0) / max(n, 1) for _, n, counts in table])
         axes.barh(
-            range(len(table)), share, left=left, height=0.7, color=colours[name],
-            label=_short(name) if place < SHOWN else None, edgecolor="white", linewidth=0.4,
+            range(len(table)), share, left=left, height=thick, color=colour, label=_short(name), edgecolor="white",
+            linewidth=0.4,
         )  # fmt: skip
         left += share
-    axes.set_yticks(range(len(table)), [_short(f"{sample} ({n:,})") for sample, n, _ in table])
-    axes.invert_yaxis()
+    if len(names) > SHOWN:
+        axes.barh(0, 0, color="none", label=f"and {len(names) - SHOWN} more")
+    axes.set_yticks(range(len(table)), [_short(f"{sample or '(missing)'} ({n:,})") for sample, n, _ in table])
+    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of cells")
     axes.spines[["top", "right", "left"]].set_visible(False)

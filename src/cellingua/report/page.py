@@ -87,15 +87,14 @@ def _bars(result: Annotation, colours: dict[str, str]) -> list[dict[str, Any]]:
     """Return the most frequent labels with count, share and width; the rest as one line."""
     counts = result.counts()
     shown, rest = counts[:MAX_LABELS], counts[MAX_LABELS:]
-    lines = [{"label": label, "cells": n, "colour": colours[label]} for label, n in shown]
+    lines: list[dict[str, Any]] = [{"label": label, "cells": n, "colour": colours[label]} for label, n in shown]
     if rest:
         lines.append({
             "label": f"{len(rest)} more labels", "cells": sum(n for _, n in rest), "colour": "var(--faint)",
         })  # fmt: skip
     most = max((line["cells"] for line in lines), default=1)
     return [
-        {**line, "share": line["cells"] / max(result.n_cells, 1), "width": 100 * line["cells"] / most}
-        for line in lines
+        {**line, "share": line["cells"] / max(result.n_cells, 1), "width": 100 * line["cells"] / most} for line in lines
     ]
 
 
@@ -111,9 +110,7 @@ def _samples(result: Annotation, colours: dict[str, str]) -> list[dict[str, Any]
             {
                 "sample": sample or "(missing)",
                 "cells": n,
-                "parts": [
-                    {"label": label, "cells": k, "share": k / n, "colour": colours[label]} for label, k in parts
-                ],
+                "parts": [{"label": label, "cells": k, "share": k / n, "colour": colours[label]} for label, k in parts],
             }
         )
     return lines

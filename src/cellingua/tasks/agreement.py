@@ -91,9 +91,7 @@ def composition(samples: np.ndarray | None, labels: np.ndarray) -> list[tuple[st
 
 def _by_size(values: np.ndarray) -> tuple[str, ...]:
     """Return the distinct values, most frequent first, then by name."""
-    return tuple(
-        value for value, _ in sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0]))
-    )
+    return tuple(value for value, _ in sorted(Counter(values.tolist()).items(), key=lambda item: (-item[1], item[0])))
 
 
 def _term(label: str, ontology: Ontology, tissue: str | None) -> str:

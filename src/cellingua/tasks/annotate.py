@@ -85,9 +85,7 @@ def annotate(
         The cells can't be used (`CountsError`, `GeneError`, `FileError`), a label or the tissue does not exist
         (`LabelError`), a column is missing, or a key exists and `overwrite` is False.
     """
-    options = AnnotateOptions(
-        labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed
-    )
+    options = AnnotateOptions(labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed)
     if isinstance(cells, AnnData):
         check_keys(list(cells.obs.columns), list(cells.obsm), list(cells.uns), key_added, overwrite=overwrite)
     candidates = choose_candidates(labels, tissue)
@@ -124,9 +122,7 @@ def annotate_cells(
     """
     progress = progress or Silent()
     columns = {
-        key: _column(cells.obs, key)
-        for key in (options.cluster_key, options.sample_key, options.compare_to)
-        if key
+        key: _column(cells.obs, key) for key in (options.cluster_key, options.sample_key, options.compare_to) if key
     }
     if diagnosis is None:
         diagnosis = examine(cells, layer=options.layer)
@@ -217,9 +213,7 @@ def _column(obs: pd.DataFrame, key: str) -> np.ndarray:
     return np.asarray(texts)
 
 
-def _clusters(
-    scores: Scores, graph: Graph | None, given: np.ndarray | None, seed: int
-) -> tuple[np.ndarray, list[str]]:
+def _clusters(scores: Scores, graph: Graph | None, given: np.ndarray | None, seed: int) -> tuple[np.ndarray, list[str]]:
     """Return cluster codes int64 (n,), largest first, and the names of the clusters."""
     if given is None:
         codes = cluster_cells(scores.embedding, graph, seed)

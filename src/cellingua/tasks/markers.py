@@ -53,9 +53,7 @@ def cluster_sums(
         scale = np.divide(SCALE, totals, out=np.zeros(n), where=totals > 0)
         logs = counts.astype(np.float64)
         logs.data = np.log1p(logs.data * np.repeat(scale, np.diff(counts.indptr)))
-        member = sparse.csr_matrix(
-            (np.ones(n), (codes[block.start : block.stop], np.arange(n))), shape=(groups, n)
-        )
+        member = sparse.csr_matrix((np.ones(n), (codes[block.start : block.stop], np.arange(n))), shape=(groups, n))
         sums += (member @ logs).toarray()
         logs.data = (counts.data > 0).astype(np.float64)
         shown += (member @ logs).toarray()

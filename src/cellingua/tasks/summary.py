@@ -55,9 +55,7 @@ def look_again(result: Annotation, limit: int = 50) -> list[dict[str, Any]]:
     First cells that are named against a confident cluster, then named cells of the lowest probability. Cells that
     are unknown say so already and are left out.
     """
-    confident = {
-        row.name: row.label for row in result.clusters if row.status == "named" and row.probability >= 0.6
-    }
+    confident = {row.name: row.label for row in result.clusters if row.status == "named" and row.probability >= 0.6}
     answered = result.status != "unknown"
     expected = np.array([confident.get(name, "") for name in result.cluster], dtype=object)
     against = answered & (expected != "") & (expected != result.labels)

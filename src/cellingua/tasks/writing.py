@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from cellingua.tasks.result import Annotation
 SUFFIXES = ("", "_id", "_probability", "_runner_up", "_status", "_cluster", "_cluster_label")
 EMBEDDING = "X_langcell"
 ROWS = 4096
+SLACK = 4_000_000  # bytes beside the arrays themselves: indices, chunks, provenance
 
 
 def check_keys(obs: Sequence[str], obsm: Sequence[str], uns: Sequence[str], key: str, *, overwrite: bool) -> None:
@@ -116,6 +119,8 @@ def write_annotated(
         shutil.copyfile(cells.path, path)
     else:
         _write_blocks(cells, path)
+    sizes = sum(np.asarray(values).nbytes for values in (*columns.values(), *obsm.values()))
+    reserve(path, path.stat().st_size + 2 * sizes + _frame_bytes(cells.obs) + SLACK)
     with h5py.File(path, "r+") as file:
         _add_columns(file, cells, columns, names)
         for group, items in (("obsm", obsm), ("uns", uns)):
@@ -125,6 +130,31 @@ def write_annotated(
                 if name in file[group]:
                     del file[group][name]
                 write_elem(file[group], name, value)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make sure that a file can grow to `size` bytes, so that HDF5 does not meet a full disk halfway.
+
+    HDF5 can't close a file that it could not write, and takes the process down when it tries. The space is
+    taken now; HDF5 uses it, and cuts off what is left when it closes the file.
+
+    Raises
+    ------
+    OSError
+        ``ENOSPC`` (or ``EFBIG``, ``EDQUOT``): there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        finally:
+            os.close(descriptor)
+    if shutil.disk_usage(path).free < size - path.stat().st_size:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 def _add_columns(file: h5py.File, cells: CellFile, columns: Mapping[str, Any], names: np.ndarray | None) -> None:
@@ -150,13 +180,16 @@ def _add_columns(file: h5py.File, cells: CellFile, columns: Mapping[str, Any], n
 
 def _write_blocks(cells: CellFile, path: Path) -> None:
     """Write a file that is not an h5ad as one, X in row blocks, the rest element by element."""
-    with h5py.File(path, "w") as file:
-        write_elem(file, "/", AnnData(obs=cells.obs.copy(), var=cells.var.copy()))
+    _write_shell(cells, path)
+    with h5py.File(path, "r+") as file:
         if "X" in file:
             del file["X"]
         written = None
+        planned = path.stat().st_size + SLACK
         for start in range(0, cells.n_cells, ROWS):
             block = cells.rows("X", start, min(start + ROWS, cells.n_cells)).tocsr()
+            planned += block.data.nbytes + block.indices.nbytes + block.indptr.nbytes
+            reserve(path, planned)
             if written is None:
                 write_elem(file, "X", block)
                 written = sparse_dataset(file["X"])
@@ -166,19 +199,27 @@ def _write_blocks(cells: CellFile, path: Path) -> None:
             _copy_rest(cells, file)
 
 
+def _write_shell(cells: CellFile, path: Path) -> None:
+    """Write an h5ad with the names and columns of the cells and genes, and nothing else."""
+    h5py.File(path, "w").close()
+    reserve(path, 2 * (_frame_bytes(cells.obs) + _frame_bytes(cells.var)) + SLACK)
+    with h5py.File(path, "r+") as file:
+        write_elem(file, "/", AnnData(obs=cells.obs.copy(), var=cells.var.copy()))
+
+
+def _frame_bytes(frame: pd.DataFrame) -> int:
+    return int(frame.memory_usage(deep=True).sum())
+
+
 def _copy_rest(cells: CellFile, file: h5py.File) -> None:
     """Copy what a zarr store has beside X, obs and var."""
-    import zarr
-
-    store = zarr.open_group(str(cells.path), mode="r")
+    store = cells.source
     for group in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
-        if group in store:
-            for name in store[group]:
-                if name in file.get(group, ()):
-                    del file[group][name]
-                write_elem(file.require_group(group), name, read_elem(store[group][name]))
+        for name in _names(cells, group):
+            if name in file.get(group, ()):
+                del file[group][name]
+            write_elem(file.require_group(group), name, read_elem(store[group][name]))
     if "raw" in store:
         if "raw" in file:
             del file["raw"]
-        raw = read_elem(store["raw"])
-        write_elem(file, "raw", raw)
+        write_elem(file, "raw", read_elem(store["raw"]))

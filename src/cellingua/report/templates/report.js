@@ -66,10 +66,14 @@
       if (!lists.has(code)) lists.set(code, []);
       lists.get(code).push(i);
     }
-    const middle = (list, at) => [...list].sort((a, b) => at(a) - at(b))[list.length >> 1];
+    const part = (list, at, share) => at([...list].sort((a, b) => at(a) - at(b))[Math.floor((list.length - 1) * share)]);
     return [...lists].filter(([, list]) => list.length >= Math.max(8, n * 0.012))
-      .sort((a, b) => b[1].length - a[1].length).slice(0, 14)
-      .map(([code, list]) => ({ text: names[kind][code], x: px(middle(list, (i) => xs[i])), y: py(middle(list, (i) => ys[i])) }));
+      .sort((a, b) => b[1].length - a[1].length).slice(0, width < 500 ? 7 : 14)
+      .map(([code, list]) => {
+        // A small group's name stands above it, a large one's in its middle.
+        const high = part(list, py, 0.04), low = part(list, py, 0.96), small = low - high < 70;
+        return { text: names[kind][code], x: part(list, px, 0.5), y: small ? Math.max(high - 13, 9) : part(list, py, 0.5) };
+      });
   };
 
   const draw = () => {
@@ -103,7 +107,8 @@
     g.font = `600 ${size}px ui-sans-serif, system-ui, "Segoe UI", Roboto, Arial, sans-serif`;
     g.textAlign = "center"; g.textBaseline = "middle"; g.lineJoin = "round"; g.lineWidth = 4;
     for (const c of centres(mode)) {
-      const text = c.text.length > 34 ? c.text.slice(0, 33) + "…" : c.text, w = g.measureText(text).width / 2 + 3;
+      const most = width < 500 ? 24 : 34, text = c.text.length > most ? c.text.slice(0, most - 1) + "…" : c.text;
+      const w = g.measureText(text).width / 2 + 3;
       const x = Math.min(Math.max(c.x, w + 2), width - w - 2);
       const box = [x - w, c.y - size * 0.75, x + w, c.y + size * 0.75];
       if (taken.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3])) continue;

@@ -1,8 +1,13 @@
-"""A training run on disk: weights, optimiser state and step, in safetensors and JSON, written atomically."""
+"""A training run on disk: weights, optimiser state and step, in safetensors and JSON, written atomically.
+
+``checkpoint/run.json`` says which step is held, and ``checkpoint/step-<n>.safetensors`` holds it. Replacing
+``run.json`` is the one moment at which the new checkpoint takes over, so a run may be killed at any instant.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cellingua.core.errors import ConfigError, ModelError
-from cellingua.core.files import atomic_folder, sha256_file, write_json
+from cellingua.core.files import atomic_path, sha256_file, write_json
 
 NAME = "checkpoint"
 
@@ -32,15 +37,22 @@ def save_checkpoint(
     tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"state.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    with atomic_folder(folder / NAME) as partial:
-        save_file(tensors, partial / "state.safetensors")
-        digest = sha256_file(partial / "state.safetensors")
-        write_json(partial / "run.json", {"step": step, "config": config, "sha256": digest})
+    path = folder / NAME
+    path.mkdir(parents=True, exist_ok=True)
+    state = _state(path, step)
+    with atomic_path(state) as partial:
+        save_file(tensors, partial)
+    write_json(path / "run.json", {"step": step, "config": config, "sha256": sha256_file(state)})
+    for other in path.iterdir():
+        if other.name not in (state.name, "run.json"):
+            other.unlink()  # the checkpoint before this one, and what a killed run left
 
 
-def load_checkpoint(
-    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, config: dict[str, Any]
-) -> int:
+def _state(path: Path, step: int) -> Path:
+    return path / f"step-{step}.safetensors"
+
+
+def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, config: dict[str, Any]) -> int:
     """Fill `module` and `optimiser` from ``folder/checkpoint`` and return the steps done; 0 if there is none.
 
     Raises
@@ -48,34 +60,58 @@ def load_checkpoint(
     ConfigError
         The run was started with another configuration; the first difference is shown.
     ModelError
-        The checkpoint is damaged.
+        The checkpoint is damaged, or the module is another one.
     """
     path = folder / NAME
-    if not path.is_dir():
+    if not (path / "run.json").is_file():
         return 0
-    try:
-        held = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        if sha256_file(path / "state.safetensors") != held["sha256"]:
-            raise ValueError("state.safetensors is not the file that was written")
-        tensors = load_file(path / "state.safetensors")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} can't be read: {error}.", "a whole checkpoint", "remove it to start anew"
-        ) from error
-    wanted = json.loads(json.dumps(config))
-    for key in sorted(set(held["config"]) | set(wanted)):
-        was, now = held["config"].get(key), wanted.get(key)
+    held, tensors = _read(path)
+    made, wanted = dict(_flat(held["config"])), dict(_flat(json.loads(json.dumps(config))))
+    for key in sorted(set(made) | set(wanted)):
+        was, now = made.get(key), wanted.get(key)
         if was != now:
             raise ConfigError(
                 f"{path} was made with {key} = {was!r}, and this run has {now!r}.",
                 "the same configuration",
                 "another output folder, or remove the checkpoint",
             )
-    module.load_state_dict({k.removeprefix("weights."): t for k, t in tensors.items() if k.startswith("weights.")})
+    weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        if name.startswith("state."):
-            _, index, key = name.split(".", 2)
+        kind, rest = name.split(".", 1)
+        if kind == "weights":
+            weights[rest] = tensor
+        else:
+            index, key = rest.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    try:
+        module.load_state_dict(weights)
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} does not fit this module: {error}.", "the module it was made with", "remove it to start anew"
+        ) from error
     return int(held["step"])
+
+
+def _flat(config: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings with dotted keys."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return ``run.json`` and the tensors of the step that it names."""
+    try:
+        held = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        state = _state(path, int(held["step"]))
+        if sha256_file(state) != held["sha256"]:
+            raise ValueError(f"{state.name} is not the file that was written")
+        if not isinstance(held["config"], dict):
+            raise ValueError("its config is not a mapping")
+        return held, load_file(state)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{path} can't be read: {error}.", "a whole checkpoint", "remove it to start anew") from error

@@ -22,6 +22,8 @@ from cellingua.core.progress import Progress, Silent
 from cellingua.training.checkpoint import load_checkpoint, save_checkpoint
 from cellingua.training.optimise import OptimiseConfig, make_optimiser, rate_at
 
+_ADVICE = "a lower learning rate"
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -72,7 +74,8 @@ def train(
     Raises
     ------
     CellinguaError
-        A loss is not finite; the step is named, and the weights of before it are in the checkpoint.
+        A loss or its gradient is not finite; the step is named, no weight has moved in it, and the last
+        checkpoint is kept.
     """
     progress = progress or Silent()
     optimiser = make_optimiser(module.parameters(), config.optimise)
@@ -117,12 +120,15 @@ def _step(
     total = torch.stack(list(losses.values())).sum()
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     if not math.isfinite(float(total.detach())):
-        raise CellinguaError(f"The loss of step {step} is not finite: {values}.", "", "a lower learning rate")
+        raise CellinguaError(f"The loss of step {step} is not finite: {values}.", "", _ADVICE)
     optimiser.zero_grad(set_to_none=True)
     total.backward()
     norm = nn.utils.clip_grad_norm_(
         (p for group in optimiser.param_groups for p in group["params"]), config.optimise.clip
     )
+    if not math.isfinite(float(norm)):
+        # Clipping by such a norm would make every weight NaN, and the next checkpoint with them.
+        raise CellinguaError(f"The gradient of step {step} is not finite (losses {values}).", "", _ADVICE)
     optimiser.step()
     if folder is not None and step % 10 == 0:
         folder.mkdir(parents=True, exist_ok=True)

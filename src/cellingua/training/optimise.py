@@ -46,7 +46,7 @@ def make_optimiser(parameters: Iterable[nn.Parameter], config: OptimiseConfig) -
 
 def rate_at(step: int, steps: int, config: OptimiseConfig) -> float:
     """Return the learning rate of step `step` (from 0) of `steps`: linear warm-up, then half a cosine to zero."""
-    rising = max(1.0, config.warmup * steps)
+    rising = max(1, round(config.warmup * steps))
     if step < rising:
         return config.learning_rate * (step + 1) / rising
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1.0, steps - rising)))
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -116,7 +116,7 @@ def test_killed_at_any_instant_and_resumed_is_an_unbroken_run(tmp_path: Path) ->
         assert process.stdout.readline() == b"ready\n"
         while not (tmp_path / "checkpoint" / "run.json").is_file() and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(random.SystemRandom().uniform(0, 0.2))
+        time.sleep(random.SystemRandom().uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     reached = json.loads((tmp_path / "checkpoint" / "run.json").read_text())["step"]

@@ -131,14 +131,18 @@ class MarkerEvidence:
             shape = (len(genes), len(terms))
             triple = (held["weights"].astype(np.float32), held["rows"], held["indptr"])
             weights = csc_matrix(triple, shape=shape)
+            weights.check_format(full_check=True)  # a row out of range would be read from beyond the arrays
             spread, intercept, slope, scale = (
                 held[key].astype(np.float32) for key in ("spread", "intercept", "slope", "scale")
             )
+            (strength,) = held["strength"].tolist()
             sizes = [len(spread), len(intercept), len(slope), len(scale)]
             if sizes != [len(genes), *[len(terms)] * 3] or not (spread > 0).all() or not (scale > 0).all():
                 raise ValueError("its arrays do not fit each other")
-            return cls(terms, genes, weights, spread, intercept, slope, scale, float(held["strength"][0]))
-        except (SafetensorError, KeyError, ValueError, UnicodeDecodeError) as error:
+            if not all(np.isfinite(array).all() for array in (weights.data, spread, intercept, slope, scale, strength)):
+                raise ValueError("it holds numbers that are not finite")
+            return cls(terms, genes, weights, spread, intercept, slope, scale, strength)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{where} can't be read: {error!r}.", f"the arrays {', '.join(_KEYS)}") from error
 
 

@@ -179,7 +179,8 @@ class Trained:
     ) -> Path:
         """Adapt the text tower to the words, and write the folder."""
         vectors = self.words.term_vectors(self.module)
-        closeness = adapt_words(self.module, pieces, self.words, vectors, config.word_steps, progress)
+        checkpoints = folder.parent / "words"
+        closeness = adapt_words(self.module, pieces, self.words, vectors, config.word_steps, progress, checkpoints)
         model = self.model(config, pieces, checked)
         parts = BundleParts(
             name=config.name,

@@ -23,6 +23,7 @@ from cellingua.words.wordpiece import WordPiece
 
 SYNONYMS = 4
 PIECES = 96
+TEXTS = 40  # of a step of `adapt_words`
 _GROUP = 64
 
 
@@ -121,11 +122,19 @@ def adapt_words(
     vectors: NDArray[np.float32],
     steps: int,
     progress: Progress,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """Teach the text tower's last two layers and its projection that all ways to write a term mean that term.
 
     The terms' vectors, which cells were trained against, stay; texts are pulled to their own and pushed from the
     others. Afterwards a synonym that the tower read as something else lies where the term lies.
+
+    Parameters
+    ----------
+    vectors
+        float32 (terms, joint), unit length: where each term lies.
+    folder
+        Where checkpoints go, so that a stopped run resumes.
 
     Returns
     -------
@@ -144,8 +153,8 @@ def adapt_words(
 
     def losses_of(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([5, step])
-        chosen = rng.choice(len(words.texts), 96, replace=False)
-        ids, mask = pieces.encode([words.texts[i] for i in chosen], max_length=48)
+        chosen = rng.choice(len(words.texts), TEXTS, replace=False)
+        ids, mask = pieces.encode([words.texts[i] for i in chosen], max_length=64)
         texts = module.texts(torch.from_numpy(ids), torch.from_numpy(mask))
         positive = torch.zeros((len(chosen), len(targets)), dtype=torch.bool)
         positive[torch.arange(len(chosen)), torch.from_numpy(words.row[chosen])] = True
@@ -153,8 +162,8 @@ def adapt_words(
         push = cell_text_contrast(texts, targets, positive, temperature=0.05, symmetric=False)
         return {"pull": 4 * pull, "push": push}
 
-    config = TrainConfig(steps, checkpoint_every=steps, optimise=OptimiseConfig(learning_rate=2e-4))
-    train(module, losses_of, config, progress=progress)
+    config = TrainConfig(steps, checkpoint_every=50, optimise=OptimiseConfig(learning_rate=2e-4))
+    train(module, losses_of, config, folder=folder, progress=progress)
     module.requires_grad_(False)
     closeness["after"] = _nearest(module, pieces, words, targets, probe)
     return closeness

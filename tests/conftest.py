@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cellingua.models.model import LangCellModel
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("cellingua", deadline=None)
+settings.load_profile("cellingua")
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ from cellingua.core.progress import Progress, Silent
 
 UNKNOWN = ""
 _TERM = "cell_type_ontology_term_id"
+_META = ["profile_id", "file", "set", "source_label", _TERM]
+_MACHINE, _SURE = "pseudo_label_ontology_term_id", "pseudo_label_confident"
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,19 @@ def _read_one(path: Path) -> CellSet:
 
 def _terms(obs: pd.DataFrame) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
     """Return the term of each cell and whether it is curated; confident machine labels fill the gaps."""
-    terms = np.full(len(obs), UNKNOWN, dtype="U16")
-    if _TERM in obs:
-        given = obs[_TERM].astype(str).to_numpy()
-        terms = np.where(np.char.find(given.astype(np.str_), ":") > 0, given, UNKNOWN).astype("U16")
+    terms = _ids(obs, _TERM)
     curated = terms != UNKNOWN
-    if "pseudo_label_ontology_term_id" in obs:
-        machine = obs["pseudo_label_ontology_term_id"].astype(str).to_numpy()
-        sure = obs["pseudo_label_confident"].to_numpy(dtype=bool) & ~curated
-        terms = np.where(sure, machine, terms).astype("U16")
-    return terms, curated
+    # As text: a column that went through a concatenation may hold "True" and "nan" where it held booleans.
+    sure = obs[_SURE].astype(str).to_numpy() == "True" if _SURE in obs else np.zeros(len(obs), bool)
+    return np.where(sure & ~curated, _ids(obs, _MACHINE), terms), curated
+
+
+def _ids(obs: pd.DataFrame, column: str) -> NDArray[np.str_]:
+    """Return a column of ontology ids; what is no id (``unknown``, ``nan``) becomes ``""``."""
+    if column not in obs:
+        return np.full(len(obs), UNKNOWN, dtype="U16")
+    given = obs[column].astype(str).to_numpy().astype(np.str_)
+    return np.where(np.char.find(given, ":") > 0, given, UNKNOWN).astype("U16")
 
 
 def read_profiles(folder: Path, reviewed: Mapping[tuple[str, str], str]) -> ProfileSet:
@@ -143,20 +148,30 @@ def read_profiles(folder: Path, reviewed: Mapping[tuple[str, str], str]) -> Prof
     -------
     ProfileSet
         Profiles with a term only; rows sum to 1.
+
+    Raises
+    ------
+    FileError
+        A file is missing, lacks a column, or has a profile without a gene of the vocabulary.
     """
     path = folder / "profiles_meta.tsv"
     if not path.is_file():
         raise FileError(f"{path} is not there.", "the table of profiles", "another --data")
     meta = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    _require(path, meta, _META)
     row_of = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
     expression = np.full((len(meta), len(row_of)), np.nan, np.float32)
     for name, group in meta.groupby("file"):
-        table = pd.read_parquet(folder / str(name))
+        table = _read_parquet(folder / str(name), group["profile_id"].tolist())
         rows = np.array([row_of.get(gene, -1) for gene in table.index])
         values = np.expm1(table[group["profile_id"]].to_numpy(np.float32))[rows >= 0]
         expression[np.ix_(group.index.to_numpy(), rows[rows >= 0])] = values.T
     measured = ~np.isnan(expression)
     shares = np.nan_to_num(expression, copy=False)
+    empty = np.flatnonzero(shares.sum(axis=1) <= 0)
+    if len(empty):
+        name = meta["profile_id"][empty[0]]
+        raise FileError(f"{path}: the profile {name!r} expresses no known gene.", "rows named by Ensembl ids")
     shares /= shares.sum(axis=1, keepdims=True)
     terms = [
         reviewed.get((study, label), term)
@@ -168,15 +183,43 @@ def read_profiles(folder: Path, reviewed: Mapping[tuple[str, str], str]) -> Prof
 
 
 def read_markers(path: Path) -> dict[str, NDArray[np.int64]]:
-    """Read marker genes: ontology id -> rows of the vocabulary, best first."""
-    if not path.is_file():
-        raise FileError(f"{path} is not there.", "a table of marker genes", "another --data")
-    table = pd.read_parquet(path)
+    """Read marker genes: ontology id -> rows of the vocabulary, best first.
+
+    Raises
+    ------
+    FileError
+        The file is missing, lacks a column, or names no gene of the vocabulary.
+    """
+    table = _read_parquet(path, [_TERM, "ensembl_id", "rank"])
     row_of = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
     table = table.assign(row=[row_of.get(gene, -1) for gene in table["ensembl_id"]])
     table = table[table["row"] >= 0].sort_values("rank", kind="stable")
+    if table.empty:
+        raise FileError(f"{path} names no known gene.", "Ensembl ids in the column ensembl_id")
     grouped = table.groupby(table[_TERM].astype(str))["row"]
     return {str(term): _unique(rows.to_numpy()) for term, rows in grouped}
+
+
+def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Return a table that has these columns, or raise `FileError`."""
+    if not path.is_file():
+        raise FileError(f"{path} is not there.", "a parquet file", "another --data")
+    try:
+        table = pd.read_parquet(path)
+    except ImportError as error:
+        raise FileError(
+            f"{path} can't be read: {error}.", "a package that reads parquet", "pip install 'cellingua[train]'"
+        ) from error
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise FileError(f"{path} can't be read: {error}.", "a whole parquet file") from error
+    _require(path, table, columns)
+    return table
+
+
+def _require(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
+    lacking = [column for column in columns if column not in table]
+    if lacking:
+        raise FileError(f"{path} lacks the column {lacking[0]!r}.", f"columns {', '.join(columns[:6])}")
 
 
 def _unique(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ class SimulateConfig:
     panel
         How often all but a random panel of genes is silenced.
     panel_genes
-        Fewest and most genes of a panel.
+        Fewest genes of a panel, and one more than the most.
     marker_share
         Share of molecules on markers in a pseudo-cell that is made from markers.
     """
@@ -117,8 +117,7 @@ class Simulator:
         self._chance = weight / weight.sum()
         self._mean = profiles.expression.mean(axis=0)
         self._study_mean = {
-            study: profiles.expression[profiles.studies == study].mean(axis=0)
-            for study in np.unique(profiles.studies)
+            study: profiles.expression[profiles.studies == study].mean(axis=0) for study in np.unique(profiles.studies)
         }
         self.marker_terms = sorted(markers)
         self._base = {
@@ -174,12 +173,13 @@ class Simulator:
         c = self.config
         n_genes = self.profiles.expression.shape[1]
         bias = np.exp(rng.normal(0, c.platform_noise, (c.platforms, n_genes))).astype(np.float32)
-        indptr, columns, data = [0], [], []
+        indptr, columns, data = [0], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for row in shares:
             row = row * bias[rng.integers(c.platforms)]
             row = row * (rng.random(n_genes, dtype=np.float32) >= rng.random() * c.gene_dropout)
             if rng.random() < c.panel:
-                size = min(int(rng.integers(*c.panel_genes)), n_genes)
+                fewest, most = c.panel_genes
+                size = min(int(rng.integers(fewest, max(most, fewest + 1))), n_genes)
                 panel = np.zeros(n_genes, bool)
                 panel[rng.choice(n_genes, size, replace=False)] = True
                 row = row * panel

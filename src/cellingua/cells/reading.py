@@ -311,7 +311,8 @@ def _from_memory(adata: anndata.AnnData) -> CellFile:
     if adata.X is not None:
         matrices["X"] = HeldMatrix(adata.X)
     layers: Mapping[str, Any] = adata.layers
-    matrices |= {f"layers/{name}": HeldMatrix(layers[name]) for name in sorted(layers) if layers[name].ndim == 2}
+    names = sorted(name for name in layers if name is not None)  # from anndata 0.13 on, the layer None is X
+    matrices |= {f"layers/{name}": HeldMatrix(layers[name]) for name in names if len(layers[name].shape) == 2}
     raw_var: pd.DataFrame | None = None
     if adata.raw is not None:
         matrices["raw/X"] = HeldMatrix(adata.raw.X)

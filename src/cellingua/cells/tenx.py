@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ def open_10x_folder(path: Path) -> Parts:
         columns["feature_types"] = [row[2] for row in features]
     names = [row[1] if width >= 2 else row[0] for row in features]
     obs = pd.DataFrame(index=[row[0] for row in _lines(files["barcodes"])])
-    values = csr_matrix(scipy.io.mmread(str(files["matrix"])))
+    with warnings.catch_warnings():
+        # scipy announces that it will return arrays; either becomes a csr_matrix, and older ones have no setting.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        values = csr_matrix(scipy.io.mmread(str(files["matrix"])))
     if values.shape == (len(features), len(obs)):
         values = csr_matrix(values.T)
     elif values.shape == (len(features), len(obs) + 1):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cellingua.core.runtime import hardware, versions
+from cellingua.models.langcell import LangCellConfig
 from cellingua.recipes.material import Material
 from cellingua.recipes.validate import Validation
 
@@ -17,6 +18,7 @@ def write_card(
     material: Material,
     checked: Validation | None,
     closeness: dict[str, float],
+    towers: LangCellConfig,
     n_genes: int,
 ) -> str:
     """Return the card in Markdown; every figure in it was computed in this run."""
@@ -32,7 +34,8 @@ def write_card(
         f"- {int(cells.curated.sum()):,} real cells with a curated label and {int((~cells.curated).sum()):,} with a "
         "machine-made one:",
         _table(["file", "curated", "machine-made"], _cell_rows(material)),
-        f"- {n_genes:,} genes. Text tower: all-MiniLM-L6-v2, adapted to the Cell Ontology's words.",
+        f"- {n_genes:,} genes. The text tower (BERT, {towers.text.layers} layers of width {towers.text.width}) came "
+        f"trained, and was adapted to the Cell Ontology's words for {config['word_steps']} steps.",
         "## Evaluation cells kept out",
         _refusals(material),
         "## Validation",

@@ -39,6 +39,7 @@ from cellingua.training.loop import TrainConfig, train
 from cellingua.words.wordpiece import WordPiece
 
 FIRST_TOKEN = 2  # below it: padding and mask
+BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, pro
     data
         A folder as `cellingua.cells.collections` describes.
     out
-        Checkpoints, logs, ``validation.json`` and the model go here; a run that was stopped resumes from them.
+        Checkpoints, logs and the model go here; a run that was stopped resumes from them.
     text_tower
         A text tower as `load_text_source` takes it.
 
@@ -191,7 +192,7 @@ class Trained:
             term_ids=self.words.term_ids,
             term_vectors=vectors,
             calibration=model.calibration,
-            card=write_card(to_dict(config), material, checked, closeness, len(self.genes)),
+            card=write_card(to_dict(config), material, checked, closeness, self.module.config, len(self.genes)),
             evidence=model.evidence,
             supported=self.supported,
         )
@@ -225,9 +226,10 @@ def fit(
         "recipe": to_dict(config),
         "cells": len(material.cells),
         "hashes": material.hashes,
+        "words": words.source,
     }
     train(module, losses_of, config.train, folder=folder, run=run_facts, progress=progress)
-    background, _ = simulator.from_profiles(4000, rng)
+    background, _ = simulator.from_profiles(BACKGROUND, rng)
     totals = np.asarray(background.sum(axis=1), np.float64).ravel()
     evidence = fit_evidence(material.markers, background, totals, strength=1.0)
     return Trained(module, genes, words, evidence, frozenset(supported))

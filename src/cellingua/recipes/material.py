@@ -20,6 +20,7 @@ from cellingua.core.progress import Progress
 from cellingua.words.ontology import Ontology, load_ontology
 
 SCALE = 1e4
+PSEUDO_CELLS, REAL_CELLS = 1500, 3000  # that medians are estimated from, at most
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def estimate_medians(
 
     Genes seen in fewer than three of these cells take the median of all medians.
     """
-    drawn, _ = simulator.from_profiles(1500, rng)
-    rows = rng.choice(len(material.cells), min(3000, len(material.cells)), replace=False)
+    drawn, _ = simulator.from_profiles(PSEUDO_CELLS, rng)
+    rows = rng.choice(len(material.cells), min(REAL_CELLS, len(material.cells)), replace=False)
     real = material.cells.take(rows)
     totals = np.concatenate([np.asarray(drawn.sum(axis=1)).ravel(), real.totals])
     counts = csr_matrix(vstack([drawn, real.counts]))[:, genes]

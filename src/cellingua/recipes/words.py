@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cellingua.core.files import atomic_path
 from cellingua.core.progress import Progress
 from cellingua.models.langcell import LangCellModule
 from cellingua.nn.language import TextTower
@@ -49,12 +52,15 @@ class WordBank:
         int64 (texts,): the term of each text, as a place in `term_ids`.
     features
         float32 (texts, width): pooled state of the text tower.
+    source
+        Hash of the texts and of the tower that read them.
     """
 
     term_ids: list[str]
     texts: list[str]
     row: NDArray[np.int64]
     features: Tensor
+    source: str
 
     def of(self, terms: list[str]) -> Features:
         """Return the features of some terms, to sample from."""
@@ -89,7 +95,8 @@ class Features:
 def embed_words(tower: TextTower, pieces: WordPiece, cache: Path, progress: Progress) -> WordBank:
     """Read all terms with the text tower; `cache` keeps the result for a resumed run.
 
-    Terms of other species are read too: a user may name one.
+    Terms of other species are read too: a user may name one. A cache of other texts, of another tower or of a run
+    that was killed as it wrote is read anew.
     """
     ontology = load_ontology("CL")
     texts: list[str] = []
@@ -98,10 +105,8 @@ def embed_words(tower: TextTower, pieces: WordPiece, cache: Path, progress: Prog
         ways = writings(ontology, term)
         texts += ways
         row += [place] * len(ways)
-    features = None
-    if cache.is_file():
-        held = load_file(cache)["features"]
-        features = held if held.shape == (len(texts), tower.width) else None
+    source = _source(tower, pieces, texts)
+    features = _cached(cache, source)
     if features is None:
         features = torch.empty((len(texts), tower.width))
         order = np.argsort([len(text) for text in texts], kind="stable")
@@ -111,8 +116,27 @@ def embed_words(tower: TextTower, pieces: WordPiece, cache: Path, progress: Prog
             ids, mask = pieces.encode([texts[i] for i in rows], max_length=PIECES)
             features[rows] = tower(torch.from_numpy(ids), torch.from_numpy(mask)).pooled
             progress.advance(len(rows))
-        save_file({"features": features}, cache)
-    return WordBank(list(ontology.ids), texts, np.array(row), features.clone())
+        with atomic_path(cache) as partial:
+            save_file({"features": features}, partial, metadata={"source": source})
+    return WordBank(list(ontology.ids), texts, np.array(row), features.clone(), source)
+
+
+def _source(tower: TextTower, pieces: WordPiece, texts: list[str]) -> str:
+    """Return a hash of all that the features follow from."""
+    digest = hashlib.sha256("\n".join([pieces.tokenizer.to_str(), *texts]).encode())
+    for name, weights in tower.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weights.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cached(cache: Path, source: str) -> Tensor | None:
+    """Return the features that are kept, or None where they are of another source or can't be read."""
+    try:
+        with safe_open(cache, framework="pt") as held:
+            return held.get_tensor("features") if (held.metadata() or {}).get("source") == source else None
+    except (OSError, SafetensorError):
+        return None
 
 
 def adapt_words(

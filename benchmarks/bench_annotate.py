@@ -48,7 +48,7 @@ def padded(source: Path, target: Path) -> None:
     """Write `source` with zero columns up to `COLUMNS`: names of clones without a current gene, as hg19 has many."""
     cells = anndata.read_h5ad(source)
     missing = COLUMNS - cells.n_vars
-    names = [f"AC{number:06d}.1" for number in range(missing)]
+    names = [f"RP0-{number}P0.0" for number in range(missing)]
     extra = pd.DataFrame(dict.fromkeys(cells.var.columns, ""), index=names)
     counts = sparse.hstack([cells.X, sparse.csr_matrix((cells.n_obs, missing), dtype=cells.X.dtype)], format="csr")
     obs = cells.obs[["cell_type", "batch"]]

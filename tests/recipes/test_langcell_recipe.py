@@ -29,7 +29,7 @@ from cellingua.training.optimise import OptimiseConfig
 from cellingua.words.candidates import from_labels, whole_ontology
 from cellingua.words.ontology import load_ontology
 
-STEPS = 30
+STEPS = 21
 CONFIG = RecipeConfig(
     "tiny",
     "A model of six planted types.",
@@ -37,13 +37,13 @@ CONFIG = RecipeConfig(
     hidden=24,
     token_limit=64,
     least_profiles=3,
-    batch=32,
+    batch=24,
     marker_share=0.2,
     machine_share=0.1,
     curated_share=0.3,
     word_steps=2,
     held_out=(tiny_data.MIXED,),
-    train=TrainConfig(STEPS, seed=1, checkpoint_every=10, optimise=OptimiseConfig(learning_rate=4e-3)),
+    train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),
 )
 
 
@@ -57,8 +57,8 @@ class Block:
 def _few_draws() -> Iterator[None]:
     """Estimate statistics from fewer cells, and read the first pieces of each text: the same code, sooner."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(langcell, "BACKGROUND", 300)
-        patch.setattr(material, "PSEUDO_CELLS", 200)
+        patch.setattr(langcell, "BACKGROUND", 200)
+        patch.setattr(material, "PSEUDO_CELLS", 100)
         patch.setattr(words, "PIECES", 16)
         yield
 
@@ -167,7 +167,7 @@ def test_stopped_and_resumed_is_an_unbroken_run(
 
     def interrupted(*arguments: object, **options: object) -> torch.Tensor:
         calls.append(1)
-        if len(calls) > STEPS + 17:
+        if len(calls) > STEPS + 13:
             raise KeyboardInterrupt
         return plain(*arguments, **options)  # type: ignore[arg-type]
 
@@ -185,7 +185,7 @@ def test_stopped_and_resumed_is_an_unbroken_run(
 
 def test_another_configuration_is_refused(folder: Path, done: Path) -> None:
     other = replace(CONFIG, batch=64)
-    with pytest.raises(ConfigError, match=r"recipe\.batch = 32"):
+    with pytest.raises(ConfigError, match=r"recipe\.batch = 24"):
         run(other, folder / "data", done, folder / "tower")
 
 

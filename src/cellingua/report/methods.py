@@ -32,6 +32,7 @@ def methods_text(result: Annotation) -> str:
     place = {"X": "the main matrix"}.get(diagnosis.place, diagnosis.place)
     counts = "recovered from log-normalised values in" if diagnosis.recovery is not None else "taken from"
     given = parameters["cluster_key"]
+    evidence = ", together with the expression of each term's marker genes" if model["marker_evidence"] else ""
     clusters = (
         f"The clusters of “{given}” were given the candidate"
         if given
@@ -43,8 +44,9 @@ def methods_text(result: Annotation) -> str:
         f"(SHA-256 {model['hash']}…), an implementation of LangCell [1]. Raw counts of {result.n_cells:,} cells "
         f"were {counts} {place}; {diagnosis.genes_mapped:,} human genes were recognised, which hold "
         f"{diagnosis.share_of_counts_mapped:.0%} of the counts. Each cell was embedded in the joint space of "
-        f"cells and texts and compared with {_candidates(result)} (candidate set {candidates['hash']}). Calibrated "
-        f"probabilities are over these candidates; a cell received the candidate, or the narrowest Cell Ontology "
+        f"cells and texts and compared with {_candidates(result)} (candidate set {candidates['hash']})"
+        f"{evidence}. Calibrated probabilities are over these candidates; a cell received the candidate, or the "
+        f"narrowest Cell Ontology "
         f"term above several, whose probability together with all terms below it reached "
         f"{parameters['threshold']:g}, and was left unknown otherwise, or with fewer than "
         f"{parameters['min_tokens']} genes known to the model. A cell's label depends on that cell alone. "

@@ -13,12 +13,28 @@ RAMP = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 
 
 def colours_for(labels: list[str]) -> list[str]:
-    """Return a colour for each label; ``unknown`` is grey. Beyond the palette the colours repeat."""
+    """Return a colour for each label; ``unknown`` is grey.
+
+    Beyond the palette come its darker, then its lighter shades, and only then do colours repeat.
+    """
     found, place = [], 0
     for label in labels:
         if label == "unknown":
             found.append(GREY)
         else:
-            found.append(COLOURS[place % len(COLOURS)])
+            found.append(SHADES[place % len(SHADES)])
             place += 1
     return found
+
+
+def _mixed(colour: str, other: int, share: float) -> str:
+    """Return `colour` mixed with a grey level `other` (0 black, 255 white)."""
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(part * (1 - share) + other * share):02x}" for part in parts)
+
+
+SHADES = (
+    *COLOURS,
+    *(_mixed(colour, 0, 0.38) for colour in COLOURS),
+    *(_mixed(colour, 255, 0.45) for colour in COLOURS),
+)

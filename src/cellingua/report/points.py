@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellingua.report.layout import umap_layout
-from cellingua.report.palette import COLOURS, RAMP, colours_for
+from cellingua.report.palette import RAMP, SHADES, colours_for
 from cellingua.tasks.result import Annotation
 
 
@@ -36,7 +36,7 @@ def map_data(result: Annotation, rows: np.ndarray, points: np.ndarray) -> dict[s
         "labels": label_names,
         "colours": colours_for(label_names),
         "ramp": list(RAMP),
-        "palette": list(COLOURS),
+        "palette": list(SHADES),
         "label": _codes(result.labels[rows], label_names),
         "probability": _pack(np.round(result.probability[rows] * 255), "u1"),
         "clusters": cluster_names,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN, Hierarchy
+from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
@@ -121,28 +121,21 @@ def annotate_cells(
         As `annotate`.
     """
     progress = progress or Silent()
-    columns = {
-        key: _column(cells.obs, key) for key in (options.cluster_key, options.sample_key, options.compare_to) if key
-    }
+    keys = (options.cluster_key, options.sample_key, options.compare_to)
+    given, samples, own = (_column(cells.obs, key) if key else None for key in keys)
     if diagnosis is None:
         diagnosis = examine(cells, layer=options.layer)
     diagnosis.raise_if_refused()
     blocks = CountBlocks(cells, diagnosis)
-    hierarchy, terms = hierarchy_of(candidates.term_ids, load_ontology("CL"))
-
+    naming = _Naming(candidates, threshold_of(model))
     progress.step("Naming cells", cells.n_cells)
-    scores = score_cells(blocks, model, candidates, hierarchy, progress)
+    scores = score_cells(blocks, model, candidates, naming.hierarchy, progress)
+    labels, ids, runner_up = naming.labels(scores)
     progress.step("Finding clusters")
     graph = neighbour_graph(scores.embedding, options.seed)
-    given = columns.get(options.cluster_key or "")
     codes, names = _clusters(scores, graph, given, options.seed)
     progress.step("Finding the genes that speak for each cluster", cells.n_cells)
     markers = cluster_markers(blocks, codes, np.asarray(load_vocabulary().symbols), progress)
-
-    labels, ids, runner_up = _labels(scores, candidates, terms)
-    table = _cluster_rows(
-        scores, codes, names, labels, markers, _Naming(candidates, hierarchy, terms, threshold_of(model))
-    )
     unique, renamed = unique_names(cells.obs.index)
     return Annotation(
         names=unique,
@@ -151,33 +144,67 @@ def annotate_cells(
         probability=scores.decisions.probability,
         runner_up=runner_up,
         status=np.array(STATUS, dtype=object)[scores.decisions.status],
-        best=scores.decisions.best,
-        embedding=scores.embedding,
+        scores=scores,
         candidates=candidates,
-        top_index=scores.top_index,
-        top_probability=scores.top_probability,
-        totals=scores.totals,
-        n_genes=scores.n_genes,
         cluster=np.array(names, dtype=object)[codes],
-        clusters=table,
+        clusters=naming.clusters(scores, codes, names, labels, markers),
         diagnosis=diagnosis,
         provenance=_provenance(candidates, model, options, diagnosis),
-        samples=columns.get(options.sample_key or ""),
-        own=columns.get(options.compare_to or ""),
+        samples=samples,
+        own=own,
         graph=graph,
         renamed=renamed,
     )
 
 
 class _Naming:
-    """What clusters are named with: the same rule and threshold as cells."""
+    """From scores to names: the same candidates, terms and threshold for cells and for clusters."""
 
-    def __init__(self, candidates: Candidates, hierarchy: Hierarchy, terms: list[str], threshold: float) -> None:
-        self.hierarchy, self.threshold = hierarchy, threshold
-        self.candidates = [
-            (label, term or "") for label, term in zip(candidates.labels, candidates.term_ids, strict=True)
-        ]
-        self.terms = [(name, term) for name, term in zip(_term_names(terms, candidates), terms, strict=True)]
+    def __init__(self, candidates: Candidates, threshold: float) -> None:
+        ontology = load_ontology("CL")
+        self.threshold = threshold
+        self.hierarchy, terms = hierarchy_of(candidates.term_ids, ontology)
+        pairs = zip(candidates.labels, candidates.term_ids, strict=True)
+        self.candidates = [(label, term or "") for label, term in pairs]
+        # A term that is a candidate too is called as the user wrote it.
+        written = {term: label for label, term in reversed(self.candidates)}
+        self.terms = [(written.get(term) or ontology.name(term), term) for term in terms]
+
+    def labels(self, scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return label, term id and runner-up of each cell as object arrays."""
+        decisions = scores.decisions
+        names, ids = (np.array(column, dtype=object) for column in zip(*self.candidates, ("", ""), strict=True))
+        labels, term_ids, runner_up = names[decisions.best], ids[decisions.best], names[decisions.second]
+        rolled, unknown = decisions.status == ROLLED_UP, decisions.status == UNKNOWN
+        if rolled.any():
+            wider, wider_ids = (np.array(column, dtype=object) for column in zip(*self.terms, strict=True))
+            labels[rolled] = wider[decisions.ancestor[rolled]]
+            term_ids[rolled] = wider_ids[decisions.ancestor[rolled]]
+        labels[unknown], term_ids[unknown] = UNKNOWN_LABEL, ""
+        doubtful = rolled | unknown
+        runner_up[doubtful] = names[decisions.best[doubtful]]
+        runner_up[decisions.probability == 0.0] = ""
+        return labels, term_ids, runner_up
+
+    def clusters(
+        self,
+        scores: Scores,
+        codes: np.ndarray,
+        names: list[str],
+        labels: np.ndarray,
+        markers: Sequence[tuple[str, ...]],
+    ) -> list[ClusterRow]:
+        """Return the table of clusters."""
+        means = mean_probabilities(codes, len(names), len(self.candidates), scores.top_index, scores.top_probability)
+        answers = consensus(means, self.hierarchy, self.terms, self.candidates, self.threshold)
+        rows = []
+        for number, (label, term, status, probability, alternatives) in enumerate(answers):
+            inside = codes == number
+            n, share = int(inside.sum()), float(np.mean(labels[inside] == label))
+            rows.append(
+                ClusterRow(names[number], n, label, term, status, probability, alternatives, share, markers[number])
+            )
+        return rows
 
 
 def unique_names(names: pd.Index) -> tuple[np.ndarray, int]:
@@ -225,65 +252,6 @@ def _clusters(scores: Scores, graph: Graph | None, given: np.ndarray | None, see
     return rank[inverse], [str(values[place]) or "(none)" for place in order]
 
 
-def _labels(scores: Scores, candidates: Candidates, terms: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return label, term id and runner-up of each cell as object arrays."""
-    decisions = scores.decisions
-    names = np.array([*candidates.labels, ""], dtype=object)
-    ids = np.array([*(term or "" for term in candidates.term_ids), ""], dtype=object)
-    labels, term_ids, runner_up = names[decisions.best], ids[decisions.best], names[decisions.second]
-    rolled = decisions.status == ROLLED_UP
-    if rolled.any():
-        wider = np.array(_term_names(terms, candidates), dtype=object)
-        labels[rolled] = wider[decisions.ancestor[rolled]]
-        term_ids[rolled] = np.array(terms, dtype=object)[decisions.ancestor[rolled]]
-    unknown = decisions.status == UNKNOWN
-    labels[unknown], term_ids[unknown] = UNKNOWN_LABEL, ""
-    doubtful = rolled | unknown
-    runner_up[doubtful] = names[decisions.best[doubtful]]
-    runner_up[decisions.probability == 0.0] = ""
-    return labels, term_ids, runner_up
-
-
-def _term_names(terms: list[str], candidates: Candidates) -> list[str]:
-    """Return the name of each term: as the user wrote it where it is a candidate, else the ontology's."""
-    ontology = load_ontology("CL")
-    written: dict[str | None, str] = {}
-    for label, term in zip(candidates.labels, candidates.term_ids, strict=True):
-        written.setdefault(term, label)
-    return [written.get(term) or ontology.name(term) for term in terms]
-
-
-def _cluster_rows(
-    scores: Scores,
-    codes: np.ndarray,
-    names: list[str],
-    labels: np.ndarray,
-    markers: Sequence[tuple[str, ...]],
-    naming: _Naming,
-) -> list[ClusterRow]:
-    """Return the table of clusters."""
-    means = mean_probabilities(codes, len(names), len(naming.candidates), scores.top_index, scores.top_probability)
-    answers = consensus(means, naming.hierarchy, naming.terms, naming.candidates, naming.threshold)
-    rows = []
-    for number, (label, term, status, probability, alternatives) in enumerate(answers):
-        inside = codes == number
-        share = float(np.mean(labels[inside] == label))
-        rows.append(
-            ClusterRow(
-                names[number],
-                int(inside.sum()),
-                label,
-                term,
-                status,
-                probability,
-                alternatives,
-                share,
-                markers[number],
-            )
-        )
-    return rows
-
-
 def _provenance(
     candidates: Candidates, model: LangCellModel, options: AnnotateOptions, diagnosis: Diagnosis
 ) -> dict[str, Any]:
@@ -295,7 +263,7 @@ def _provenance(
         chosen["labels"] = list(candidates.labels)
         chosen["term_ids"] = [term or "" for term in candidates.term_ids]
     return {
-        "model": {"name": model.name, "hash": model.hash},
+        "model": {"name": model.name, "hash": model.hash, "marker_evidence": model.evidence is not None},
         "candidates": chosen,
         "parameters": {
             "tissue": options.tissue,

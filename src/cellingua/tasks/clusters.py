@@ -172,10 +172,15 @@ def _nearest(points: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
     """
     index = np.empty((len(queries), k), dtype=np.int64)
     distance = np.empty((len(queries), k), dtype=np.float32)
-    step = max(1, 40_000_000 // max(len(points), 1))
+    step = max(1, 10_000_000 // max(len(points), 1))
     for start in range(0, len(queries), step):
         far = 1.0 - queries[start : start + step] @ points.T
-        part = np.argpartition(far, k - 1, axis=1)[:, :k] if k < far.shape[1] else np.tile(np.arange(k), (len(far), 1))
+        if k == 1:
+            part = far.argmin(axis=1)[:, None]
+        elif k < far.shape[1]:
+            part = np.argpartition(far, k - 1, axis=1)[:, :k]
+        else:
+            part = np.tile(np.arange(k), (len(far), 1))
         part.sort(axis=1)
         values = np.take_along_axis(far, part, axis=1)
         order = np.argsort(values, axis=1, kind="stable")

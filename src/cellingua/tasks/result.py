@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.tasks.clusters import ClusterRow, Graph
+from cellingua.tasks.scoring import Scores
 from cellingua.words.candidates import Candidates
 
 
@@ -32,16 +33,10 @@ class Annotation:
         object (n,): the second label; for a cell that was rolled up or is unknown, the likeliest single candidate.
     status
         object (n,): ``named``, ``rolled_up`` or ``unknown``.
-    best
-        int64 (n,): the likeliest single candidate of each cell, whatever its status.
-    embedding
-        float32 (n, d): joint space, unit length.
+    scores
+        All that the model said: embedding, likeliest candidates, counts and genes of each cell.
     candidates
         What was chosen from.
-    top_index, top_probability
-        (n, c): the likeliest candidates of each cell and their probabilities.
-    totals, n_genes
-        Counts and genes of each cell.
     cluster
         object (n,): name of each cell's cluster.
     clusters
@@ -64,13 +59,8 @@ class Annotation:
     probability: np.ndarray
     runner_up: np.ndarray
     status: np.ndarray
-    best: np.ndarray
-    embedding: np.ndarray
+    scores: Scores
     candidates: Candidates
-    top_index: np.ndarray
-    top_probability: np.ndarray
-    totals: np.ndarray
-    n_genes: np.ndarray
     cluster: np.ndarray
     clusters: list[ClusterRow]
     diagnosis: Diagnosis
@@ -84,6 +74,16 @@ class Annotation:
     def n_cells(self) -> int:
         """Number of cells."""
         return len(self.labels)
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """float32 (n, d): joint space, unit length."""
+        return self.scores.embedding
+
+    @property
+    def best(self) -> np.ndarray:
+        """int64 (n,): the likeliest single candidate of each cell, whatever its status."""
+        return self.scores.decisions.best
 
     @property
     def cluster_label(self) -> np.ndarray:

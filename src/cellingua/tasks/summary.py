@@ -77,7 +77,7 @@ def look_again(result: Annotation, limit: int = 50) -> list[dict[str, Any]]:
                 "runner_up": str(result.runner_up[cell]),
                 "cluster": str(result.cluster[cell]),
                 "cluster_label": str(expected[cell] or result.cluster_label[cell]),
-                "genes": int(result.n_genes[cell]),
+                "genes": int(result.scores.n_genes[cell]),
                 "reason": reason,
             }
         )

@@ -6,38 +6,10 @@ import re
 
 from cellingua.words.dictionary import UNINFORMATIVE, Dictionary, organ_of
 from cellingua.words.spelling import split_words, word_set
+from cellingua.words.vocabulary import NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number
 
 Found = tuple[str, str, str]
 
-# States and origins: a cycling B cell is a B cell.
-STATES = word_set(
-    "cycling proliferating dividing mitotic activated act resting quiescent stressed stress inflamed healthy normal "
-    "disease diseased donor human fetal adult embryonic neonatal infant pediatric aged lineage infiltrating resident "
-    "circulating other general s g1 g2m m ifn interferon isg stimulated unstimulated responsive response hypoxic "
-    "high low dim bright expressing secreting like primary derived_ tissue specific enriched main major minor "
-    "cluster subset subtype subpopulation population group state type class sub clust cl"
-)
-# ... and what makes the type less exact, yet leaves the kind.
-STAGES = word_set(
-    "early late mid mature immature differentiated differentiating intermediate transitional transitioning "
-    "inflammatory upper lower deep superficial inner outer proximal distal central peripheral large small terminal "
-    "mesenchymal tumor cancer associated zone left right atypical canonical conventional classical"
-    " regenerating reactive"
-)
-TISSUES = word_set(
-    "pancreas pancreatic lung pulmonary liver hepatic kidney renal brain cortex cortical cerebral skin dermal gut "
-    "intestine intestinal colon colonic ileum ileal heart cardiac breast mammary prostate prostatic placenta placental "
-    "decidua testis testicular ovary ovarian uterus uterine endometrium endometrial blood pbmc marrow bm bone thymus "
-    "thymic spleen splenic node nodal adipose muscle retina retinal eye ocular stomach gastric esophagus esophageal "
-    "thyroid adrenal bladder airway bronchus bronchial trachea tracheal nasal midbrain forebrain hindbrain "
-    "cerebellum cerebellar hippocampus hippocampal tonsil"
-)
-# Words whose loss would turn the meaning round, or into a precursor.
-NEVER_DROPPED = word_set(
-    "non not no anti without pre pro post progenitor precursor stem blast doublet unknown malignant carcinoma lymphoma "
-    "leukemia leukemic sarcoma melanoma glioma adenoma neoplastic metastatic metastasis organoid hybrid vs or line "
-    "negative transdifferentiated"
-)
 # Kinds broad enough that any adjective before them leaves them true ("lipid-laden macrophage").
 HEADS = word_set(
     "CL:0000084 CL:0000236 CL:0000623 CL:0000624 CL:0000625 CL:0000576 CL:0000235 CL:0000451 CL:0000775 CL:0000097 "
@@ -46,30 +18,14 @@ HEADS = word_set(
     "CL:0000160 CL:0000646 CL:0000138 CL:0000062 CL:0000066 CL:0000798 CL:0000815 CL:0000138 CL:0000020 CL:0000017 "
     "CL:0000018 CL:0000653 CL:0000232 CL:0000233 CL:0000556 CL:0002573 CL:0000077 CL:0000542 CL:0000763 CL:0000738 "
     "CL:1000398 CL:1000488 CL:0000561 CL:0000748 CL:0000740 CL:0000604 CL:0000573 CL:0000784 CL:0000990 "
-    "CL:0000186 CL:0000681 CL:0000787 CL:0000788 CL:0000164 CL:0000351 CL:0000525 CL:0008036"
+    "CL:0008019 CL:0000186 CL:0000681 CL:0000787 CL:0000788 CL:0000164 CL:0000351 CL:0000525 CL:0008036"
 )
 DENIED = "malignant|tumou?ral|tumou?r|cancer(ous)?|neoplastic|inflammatory|inflamed|activated|cycling|proliferating"
 DENIAL = re.compile(rf"(?i)\bnon[\s_.-]*({DENIED})\b")
 TUMOURS = r"\w*(carcinoma|sarcoma|lymphoma|leuka?emia|melanoma|glioma|blastoma|myeloma|mesothelioma)"
 MALIGNANT = re.compile(rf"(?i)\b(malignant|cancer|tumou?r|neoplastic|{TUMOURS})s?\b(?![\s_.-]*(associated|infiltrat))")
 BESIDE_TUMOURS = ("CL:0000738", "CL:0000057", "CL:0000115", "CL:0000669", "CL:0000499", "CL:0000192", "CL:0000540")
-MALIGNANT_CELL = "CL:0001064"
-
-
-def _is_number(word: str) -> bool:
-    return bool(re.fullmatch(r"\d+[a-z]?|c\d+|k\d+|[a-z]?\d{2,}", word))
-
-
-def _genes(text: str, book: Dictionary) -> set[str]:
-    """Return the words of a text that look like gene symbols: capitals, or letters with digits."""
-    found = set()
-    capitals = text.isupper()
-    for word in re.findall(r"[A-Za-z0-9]+", text):
-        lower = word.lower()
-        mixed = bool(re.fullmatch(r"[A-Za-z]{1,7}\d+[A-Za-z0-9]*", word))
-        if mixed or (len(word) >= 3 and word.isupper() and not capitals and book.whole((lower,), "") is None):
-            found.add(lower)
-    return found
+MALIGNANT_CELL, EPITHELIAL_CELL = "CL:0001064", "CL:0000066"
 
 
 def _drop_negatives(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,35 +59,35 @@ def read_reduced(text: str, organ: str, book: Dictionary, *, broader: bool = Fal
 
 
 def _reduce(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | None:
-    ladder = [lambda w: not _is_number(w)]
-    ladder.append(lambda w: not _is_number(w) and w not in STATES)
-    ladder.append(lambda w: not _is_number(w) and w not in STATES and w not in TISSUES)
-    words = _drop_type_letter(words)
-    for keep in ladder:
-        for base in dict.fromkeys((words, _drop_negatives(words))):
-            kept = tuple(w for w in base if keep(w))
-            if not kept or not set(kept) - {"cell", "positive"}:
-                continue
-            whole = book.whole(kept, organ)
-            if whole:
-                dropped = " ".join(w for w in words if w not in kept)
-                return whole[0], "reduced", f"without {dropped!r}" if dropped else ""
+    words = book.unglue(words, organ)
+    ladder = [lambda w: True, lambda w: w not in STATES or w == "type", lambda w: w not in STATES]
+    ladder.append(lambda w: w not in STATES and w not in TISSUES)
+    for bare in dict.fromkeys((words, _drop_type_letter(words))):
+        for numbers in (True, False):
+            for keep in ladder:
+                for base in dict.fromkeys((bare, _drop_negatives(bare))):
+                    kept = tuple(w for w in base if keep(w) and (numbers or not is_number(w)))
+                    if not kept or not set(kept) - {"cell", "positive"}:
+                        continue
+                    if whole := book.whole(kept, organ):
+                        dropped = " ".join(w for w in words if w not in kept)
+                        return whole[0], "reduced", f"without {dropped!r}" if dropped else ""
     return None
 
 
 def _drop_type_letter(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return words without a closing "type a", "cluster 2b", "subset iii"."""
+    """Return words without a closing "type a", "cluster 2b", "subset iii", "ii"."""
     numbered = len(words) > 2 and words[-2] in ("type", "cluster", "subset", "group", "state")
     if numbered and re.fullmatch(r"[a-z]|[ivx]+|\d+[a-z]?", words[-1]):
         return words[:-2]
-    return words
+    return words[:-1] if len(words) > 1 and re.fullmatch(r"i{1,3}|iv|v", words[-1]) else words
 
 
 def _broader(text: str, words: tuple[str, ...], organ: str, book: Dictionary) -> Found | None:
-    genes = _genes(text, book)
+    genes = gene_words(text, book)
     if MALIGNANT.search(text):
         return _of_tumour(words, organ, book)
-    words = _drop_negatives(_drop_type_letter(words))
+    words = _drop_negatives(_drop_type_letter(book.unglue(words, organ)))
     idle = {"cell", "positive", "of", "and", "the", "in", "with", "from", "derived", "to"}
     for size in range(len(words) - 1, 0, -1):
         for start in range(len(words) - size, -1, -1):
@@ -144,7 +100,7 @@ def _broader(text: str, words: tuple[str, ...], organ: str, book: Dictionary) ->
             whole = book.whole(window, organ)
             if whole is None or whole[0] in UNINFORMATIVE:
                 continue
-            known = [w for w in rest if _is_number(w) or w in STATES | STAGES | TISSUES | genes]
+            known = [w for w in rest if is_number(w) or w in STATES | STAGES | TISSUES | genes]
             suffix = start + size == len(words)
             if len(known) < len(rest) and not (suffix and whole[0] in HEADS):
                 continue
@@ -165,7 +121,7 @@ def _contradicts(rest: tuple[str, ...], term_id: str, organ: str, book: Dictiona
 def _of_tumour(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | None:
     """Return the reading of a label with "tumour" in it: a cell beside the tumour if it names one, else malignant."""
     said = {"malignant", "cancer", "tumor", "neoplastic"} | {w for w in words if re.fullmatch(TUMOURS, w)}
-    rest = tuple(w for w in words if w not in said and w not in STATES and not _is_number(w))
+    rest = tuple(w for w in words if w not in said and w not in STATES and not is_number(w))
     found = book.whole(rest, organ) if set(rest) - {"cell"} else None
     own = words[-1] in said  # "T cell lymphoma" is the tumour itself, "tumour T cell" is not
     if (
@@ -181,18 +137,21 @@ def _of_tumour(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | 
 def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> bool:
     """Return whether a reading of "T/NK" as one type is none of what it names, nor above one of them."""
     parts = [part for part in re.split(r"[/|&]|\band\b", text) if part.strip()]
-    found = [book.whole(split_words(part), organ) for part in parts]
+    found = [book.whole(split_words(part), organ) or _reduce(split_words(part), organ, book) for part in parts]
     ids = [whole[0] for whole in found if whole]
     return 1 < len(parts) == len(ids) and not any(book.ontology.is_a(i, term_id) for i in ids)
 
 
-def read_parts(text: str, organ: str, book: Dictionary) -> Found | None:
-    """Return the nearest kind that holds all types that a label names ("HSC/MPP", "erythroid and mast"), else None."""
+def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False) -> Found | None:
+    """Return the nearest kind that holds all types that a label names ("HSC/MPP", "erythroid and mast"), else None.
+
+    With `spaces`, blanks, dots and hyphens divide the names as well.
+    """
     if len(text) > 400:
         return None
-    for pattern in (r"\s*[/|;&]\s*|\s+and\s+|\s+or\s+|\s\+\s", r"[/|;&,._+\-]|\band\b|\s"):
+    for pattern in (r"[/|;&,._+\-]|\band\b|\s",) if spaces else (r"\s*[/|;&]\s*|[\s.]+(?:and|or)[\s.]+|\s\+\s",):
         parts = [part for part in re.split(pattern, text) if part and part.strip()]
-        parts = [part for part in parts if not _is_number(part.lower()) and part.lower() not in ("cell", "cells")]
+        parts = [part for part in parts if not is_number(part.lower()) and part.lower() not in ("cell", "cells")]
         if not 2 <= len(parts) <= 6:
             continue
         ids = []
@@ -212,11 +171,40 @@ def read_parts(text: str, organ: str, book: Dictionary) -> Found | None:
     return None
 
 
+def _epithelial(term_id: str, book: Dictionary) -> bool:
+    """Return whether a type is an epithelial cell by its place, name or definition."""
+    text = f"{book.ontology.name(term_id)}. {book.ontology.definition(term_id)}"
+    return book.ontology.is_a(term_id, EPITHELIAL_CELL) or bool(re.search(r"\bepitheli", text))
+
+
 def common_kind(ids: list[str], book: Dictionary) -> str | None:
     """Return the most specific informative term at or above all of `ids`, None if there is none."""
     ontology = book.ontology
     common = set.intersection(*({i} | ontology.ancestors(i) for i in ids)) - UNINFORMATIVE
+    if not common and all(_epithelial(i, book) for i in ids):
+        return EPITHELIAL_CELL
     lowest = [i for i in common if not (ontology.descendants(i) & common)]
     if not lowest:
         return None
     return min(lowest, key=lambda i: (len(ontology.descendants(i)), i))
+
+
+def read_head(text: str, organ: str, book: Dictionary) -> Found | None:
+    """Return a broad kind written first and set off by "_" or "-" from words that name no type, else None.
+
+    So "B_Hypermutation" is a B cell, but not "B_T" or "T-bet".
+    """
+    match = re.match(r"([A-Za-z0-9+ ]+?)(?:_|(?<=[A-Za-z]{3})-|: )(.+)$", text)
+    if match is None or MALIGNANT.search(text.replace("_", " ")):
+        return None
+    words = split_words(match[1])
+    head = book.whole(words, organ) or _reduce(words, organ, book)
+    rest = book.unglue(split_words(match[2]), organ)
+    if head is None or head[0] not in HEADS or set(rest) & NEVER_DROPPED:
+        return None
+    for size in range(len(rest), 0, -1):
+        for start in range(len(rest) - size + 1):
+            other = book.whole(rest[start : start + size], organ)
+            if other and other[0] not in UNINFORMATIVE and not book.ontology.is_a(head[0], other[0]):
+                return None
+    return head[0], "broader", f"{match[2]!r} not used"

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from cellingua.words.ontology import Ontology, load_ontology
-from cellingua.words.spelling import bag, fold, split_words, word_set
+from cellingua.words.spelling import bag, fold, singular, split_words, word_set
 
 # A tissue, however it is written, falls on one of these organs; the first that matches holds.
 ORGANS: tuple[tuple[str, str], ...] = (
@@ -63,6 +63,9 @@ UNINFORMATIVE = word_set(
 # Acronyms of three letters mean too much ("IC" is an inferior cardiac neuron to the ontology, and an intercalated
 # cell to most): those that hold are among the reviewed short forms.
 SHORTEST = 3
+
+GLUED = re.compile(r"([a-z]{2,})(\d{1,2}[a-z]?)")
+COUNTED = word_set("type helper cell cluster subset state group")
 
 
 def organ_of(tissue: str | None) -> str:
@@ -149,6 +152,10 @@ class Dictionary:
         """Return (term id, how) of words that are one name, synonym or short form as a whole, else None."""
         if not words:
             return None
+        content = [w for w in words if w != "cell"]
+        if len(content) == 1 and len(content[0]) == 1:  # "P cell" is a synonym of three: only a reviewed form will do
+            short = self.own_name(words) or self.short_form(words, organ)
+            return (short, "short form") if short else None
         if own := self.own_name(words):
             return own, "spelling"
         # "type 1" or "cells 1" at the end may be a cluster number: then only the exact words will do.
@@ -167,6 +174,19 @@ class Dictionary:
         if found := self.one(self.joined.get(joined)):
             return found, "spelling"
         return None
+
+
+    def unglue(self, words: tuple[str, ...], organ: str) -> tuple[str, ...]:
+        """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word."""
+        out: list[str] = []
+        for word in words:
+            match = None if word in self.vocabulary else GLUED.fullmatch(word)
+            stem = singular(match[1]) if match else ""
+            if match and stem != "cd" and (stem in COUNTED or self.whole((stem,), organ)):
+                out += [stem, match[2]]
+            else:
+                out.append(word)
+        return tuple(out)
 
 
 def read_short_forms() -> list[tuple[str, str, list[str]]]:

@@ -12,9 +12,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cellingua.words.composing import mistaken_whole, read_parts, read_reduced
-from cellingua.words.dictionary import load_dictionary, organ_of
-from cellingua.words.spelling import fold, split_words
+from cellingua.words.chunks import read_chunks
+from cellingua.words.composing import mistaken_whole, read_head, read_parts, read_reduced
+from cellingua.words.dictionary import Dictionary, load_dictionary, organ_of
+from cellingua.words.spelling import fold, loosen, split_words
 
 ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
 # Labels that say that nobody knows, and labels of no single cell.
@@ -22,7 +23,7 @@ NO_TYPE = re.compile(
     r"^\W*(unknown|unassigned|unidentified|undefined|undetermined|unclassified|unlabell?ed|not (assigned|available)|"
     r"un?annotated|none|other|others|misc\w*|ambiguous|uncertain|na|n/?a|nan|null|tbd|rest|reject\w*|outliers?|"
     r"novel|mixed|mix|low[ _.-]?quality\w*|poor[ _.-]?quality|contaminat\w+|debris|ambient|empty\w*|filtered)"
-    r"(?=\W*$|[\W_]+(\d+|cells?|cell[ _.]?types?|types?|clusters?|[a-z])\W*$)"
+    r"(?=\W*$|[\W_]+(\d+|cells?|cell[ _.]?types?|types?|clusters?|[ac-su-z])\W*$)"
     r"|\b(doublets?|multiplets?|heterotypic|low[ _.-]quality|debris|contaminat\w+)\b",
     re.IGNORECASE,
 )
@@ -98,10 +99,29 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
         found = (synonym, "synonym", "")
     elif whole := book.whole(words, organ):
         found = (*whole, "")
-    if found and mistaken_whole(text, found[0], organ, book):
-        found = read_parts(text, organ, book)
-    found = found or read_reduced(text, organ, book) or read_parts(text, organ, book)
-    found = found or read_reduced(text, organ, book, broader=True)
+    plain = text.replace("_", " ")
+    if found and mistaken_whole(plain, found[0], organ, book):
+        found = read_parts(plain, organ, book)
+    found = found or _read_composed(text, organ, book)
     if found is None:
         return Naming(label, None, None, "free text")
     return Naming(label, found[0], ontology.name(found[0]), found[1], found[2])
+
+
+def _read_composed(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:
+    """Return the reading of a label that is no name as a whole, from the safest rule to the least."""
+    plain = text.replace("_", " ")
+    loose = loosen(text)
+    for attempt in dict.fromkeys((plain, loose)):
+        found = read_reduced(attempt, organ, book)
+        if found and mistaken_whole(attempt, found[0], organ, book):
+            found = None
+        found = found or read_parts(attempt, organ, book) or read_chunks(attempt, organ, book)
+        if found:
+            return found
+    return (
+        read_parts(plain, organ, book, spaces=True)
+        or read_reduced(plain, organ, book, broader=True)
+        or read_reduced(loose, organ, book, broader=True)
+        or read_head(text, organ, book)
+    )

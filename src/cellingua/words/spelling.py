@@ -42,9 +42,36 @@ SPELLINGS = {
     "kupfer": "kupffer",
     "spermatozoa": "spermatozoon",
     "spermatogonia": "spermatogonium",
-    "endothelia": "endothelium",
-    "epithelia": "epithelium",
-    "mesothelia": "mesothelium",
+    "endothelia": "endothelial",
+    "endothelium": "endothelial",
+    "epithelia": "epithelial",
+    "epithelium": "epithelial",
+    "mesothelia": "mesothelial",
+    "mesothelium": "mesothelial",
+    "urothelia": "urothelial",
+    "urothelium": "urothelial",
+    "prol": "proliferating",
+    "cyc": "cycling",
+    "mv": "microvascular",
+    "intermed": "intermediate",
+    "diff": "differentiated",
+    "undiff": "undifferentiated",
+    "tum": "tumor",
+    "inflam": "inflammatory",
+    "inf": "inflammatory",
+    "prog": "progenitor",
+    "progs": "progenitor",
+    "precursors": "precursor",
+    "macro": "macrophage",
+    "trm": "tissue resident memory",
+    "tm": "memory t",
+    "bmem": "b memory",
+    "adipo": "adipocyte",
+    "vas": "vascular",
+    "vasc": "vascular",
+    "smcs": "smc",
+    "leuk": "leukocyte",
+    "lympho": "lymphocyte",
     "nuclei": "nucleus",
     "macrophag": "macrophage",
     "monocytic": "monocyte",
@@ -106,6 +133,8 @@ def split_words(text: str) -> tuple[str, ...]:
         r"(?i)\b((?:cd|fcgr|ccr|cxcr|hla|ighd?|nk)\d*[a-z]?\d*[a-z]?)-(?=$|[\s/,;_.)])", r"\1 negative ", text
     )
     text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)\b", r"\1 \2", text)
+    text = re.sub(r"(?<=[A-Z0-9])(pos|neg|hi|lo|high|low|bright|dim)(?![A-Za-z0-9])", r" \1", text)
+    text = re.sub(r"(?<=\bCD[48])(?=T)|(?<=[a-z]{3})(?=[A-Z][a-z]{2})", " ", text)
     words: list[str] = []
     for word in re.findall(r"[a-z0-9]+", text.lower()):
         word = SPELLINGS.get(word, word)
@@ -113,6 +142,28 @@ def split_words(text: str) -> tuple[str, ...]:
             one = singular(part)
             words.extend(SPELLINGS.get(one, one).split())
     return tuple(words)
+
+
+# What people put before a short form: the species, the age, a state ("hEndo", "fFB", "cycT"), or a projection ("exCA1").
+_PREFIXES = (
+    (re.compile(r"\b[hfn](?=[A-Z][A-Za-z]{1,})"), ""),
+    (re.compile(r"\bcyc(?=[A-Z])"), "cycling "),
+    (re.compile(r"\bmig(?=[A-Z])"), "migratory "),
+    (re.compile(r"\b(ex|in)(?=[A-Z]{2})"), r"\1 "),
+    (re.compile(r"(?i)\bpro[\s.-]*(?=inflammatory)"), ""),
+    (re.compile(r"(?i)\b(monocyte|mono|marrow|bone marrow|tissue)[\s.-]*derived\b"), ""),
+    (re.compile(r"(?<=[A-Za-z]{2})[\s(-]+(p|px|q|d|s)\)?$"), ""),
+    (re.compile(r"\bPD-?(L?1)\b"), r"PD\1"),
+    (re.compile(r"\s*\([^()]*[+\d][^()]*\)\s*$"), ""),
+)
+
+
+def loosen(text: str) -> str:
+    """Return a label without prefixes and tails that change no type, for readers that failed on it as written."""
+    text = text.replace("_", " ")
+    for pattern, instead in _PREFIXES:
+        text = pattern.sub(instead, text)
+    return text.strip()
 
 
 def bag(words: tuple[str, ...] | list[str]) -> frozenset[str]:

@@ -1,0 +1,90 @@
+"""Labels made of several pieces, such as ``T_cells_c2_CD4+_Treg_FOXP3`` or ``Inh L2-4 PVALB``: lineage, type, markers.
+
+Every piece of such a label must be understood: as a type, or as something that changes no type (cluster numbers,
+states, tissues, layers, marker genes). Pieces that name types then have to agree: the most specific one holds if all
+others are above it, or are the lineage that a cluster number was given in.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cellingua.words.dictionary import UNINFORMATIVE, Dictionary
+from cellingua.words.spelling import split_words, word_set
+from cellingua.words.vocabulary import LAYER, NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number
+
+Piece = tuple[int, str]
+IDLE = word_set("cell positive of and the in with from to on like type by")
+CLUSTER = re.compile(r"c\d+|k\d+|\d+")
+ROMAN = re.compile(r"i|ii|iii|iv|v|vi")
+T_CELL, CD4, CD8 = "CL:0000084", "CL:0000624", "CL:0000625"
+# Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.
+LINEAGES: dict[str, tuple[str, ...]] = {
+    "CL:0000763": ("CL:0000451", "CL:0000113", "CL:0000094", "CL:0000097", "CL:0000233", "CL:0000556"),
+    "CL:0000738": ("CL:0000988",),
+    "CL:0000542": ("CL:0001065", "CL:0000786"),
+    "CL:0000084": ("CL:0000542", "CL:0001065"),
+    "CL:0000236": ("CL:0000785", "CL:0000786", "CL:0000945"),
+    "CL:0000499": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0008019", "CL:0000115", "CL:0000077", "CL:0000136"),
+    "CL:0008019": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0000499", "CL:0000136"),
+    "CL:0000066": ("CL:0000163", "CL:0000151", "CL:0000160", "CL:0000646"),
+    "CL:0000540": (),
+    "CL:0000115": (),
+    "CL:0000057": (),
+    "CL:0000235": (),
+    "CL:0000125": (),
+}
+
+
+def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:
+    """Return (term id, how, note) of a label whose pieces are all understood and agree, else None."""
+    words = book.unglue(split_words(text), organ)
+    if not 2 <= len(words) <= 16 or set(words) & NEVER_DROPPED:
+        return None
+    genes = gene_words(text, book)
+    pieces, idle = _pieces(words, 0, organ, book, genes)
+    if not pieces or any(not _is_idle(w, genes) for w in idle):
+        return None
+    found = _agree(sorted(pieces), words, book)
+    return (found, "reduced", f"from its parts, without {' '.join(idle)!r}" if idle else "from its parts") if found else None
+
+
+def _is_idle(word: str, genes: set[str]) -> bool:
+    known = word in IDLE or word in STATES or word in STAGES or word in TISSUES or word in genes
+    return known or is_number(word) or bool(ROMAN.fullmatch(word) or LAYER.fullmatch(word))
+
+
+def _pieces(
+    words: tuple[str, ...], offset: int, organ: str, book: Dictionary, genes: set[str]
+) -> tuple[list[Piece], list[str]]:
+    """Return the types named by the longest windows of words, with their places, and the words left over."""
+    for size in range(len(words), 0, -1):
+        for start in range(len(words) - size + 1):
+            window = words[start : start + size]
+            if all(_is_idle(w, genes) and not (size == 1 and w in genes) for w in window):
+                continue
+            whole = book.whole(window, organ)
+            if whole is None or whole[0] in UNINFORMATIVE:
+                continue
+            left, idle_left = _pieces(words[:start], offset, organ, book, genes)
+            right, idle_right = _pieces(words[start + size :], offset + start + size, organ, book, genes)
+            return [*left, (offset + start, whole[0]), *right], [*idle_left, *idle_right]
+    return [], list(words)
+
+
+def _agree(pieces: list[Piece], words: tuple[str, ...], book: Dictionary) -> str | None:
+    """Return the type that all pieces speak for, None if they name different ones."""
+    ontology = book.ontology
+    while len(pieces) > 1:
+        (place, first), (after, second) = pieces[:2]
+        numbered = any(CLUSTER.fullmatch(w) for w in words[place:after])
+        kinds = (first, *LINEAGES.get(first, ()))
+        below = first in LINEAGES and any(ontology.is_a(second, kind) for kind in kinds)
+        if not (below and (numbered or first != T_CELL)) or ontology.is_a(first, second):
+            break
+        pieces = pieces[1:]
+    ids = list(dict.fromkeys(i for _, i in pieces))
+    if any(i not in (CD4, CD8) and ontology.is_a(i, T_CELL) and i != T_CELL for i in ids):
+        ids = [i for i in ids if i not in (CD4, CD8)]
+    lowest = [i for i in ids if all(ontology.is_a(i, other) for other in ids)]
+    return lowest[0] if lowest else None

@@ -20,6 +20,7 @@ from cellingua.core.config import to_dict
 from cellingua.core.errors import ConfigError, FileError
 from cellingua.core.progress import Silent
 from cellingua.models.shelf import load_model
+from cellingua.models.text_sources import load_text_source
 from cellingua.recipes import langcell, material, words
 from cellingua.recipes.card import write_card
 from cellingua.recipes.langcell import RecipeConfig, preset, run
@@ -197,6 +198,15 @@ def test_another_text_tower_is_refused_and_its_words_are_read_anew(folder: Path,
     before, after = (load_file(place / "words.safetensors")["features"] for place in (done, tmp_path))
     assert before.shape == after.shape
     assert not torch.allclose(before, after)
+
+
+def test_words_adapted_for_another_model_are_refused(folder: Path, done: Path) -> None:
+    model = load_model(done / "tiny")
+    model.encode_texts(["the text side is loaded when it is first used"])
+    tower, pieces = load_text_source(folder / "tower")
+    bank = words.embed_words(tower, pieces, done / "words.safetensors", Silent())
+    with pytest.raises(ConfigError, match="vectors ="):
+        words.adapt_words(model.module, pieces, bank, -model.term_vectors, 2, Silent(), done / "words")
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file"])

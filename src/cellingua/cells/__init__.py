@@ -1,1 +1,1 @@
-
+"""Level 1: from a file of cells to ranked tokens; training cells, real and simulated."""

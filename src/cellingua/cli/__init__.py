@@ -1,1 +1,1 @@
-
+"""Level 8: the command line, a verb a file."""

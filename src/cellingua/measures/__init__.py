@@ -1,1 +1,1 @@
-
+"""Level 1: pure functions of truth and prediction."""

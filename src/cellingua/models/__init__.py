@@ -1,1 +1,1 @@
-
+"""Level 3: what a model is, and the folder it is saved in."""

@@ -6,10 +6,10 @@ Their names of weights are known here and nowhere else.
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # the error alone: nothing is unpickled here
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a file that isn't torch's: the error that follows says it better
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         raise ModelError(f"{path} is not a table of tensors.", "a torch state dict")

@@ -1,1 +1,1 @@
-
+"""Level 1: towers and their parts."""

@@ -1,1 +1,1 @@
-
+"""Level 1: losses, one a file."""

@@ -158,7 +158,7 @@ def adapt_words(
     vectors
         float32 (terms, joint), unit length: where each term lies.
     folder
-        Where checkpoints go, so that a stopped run resumes.
+        Where checkpoints go, so that a stopped run resumes; those of other words or vectors are refused.
 
     Returns
     -------
@@ -187,7 +187,9 @@ def adapt_words(
         return {"pull": 4 * pull, "push": push}
 
     config = TrainConfig(steps, checkpoint_every=50, optimise=OptimiseConfig(learning_rate=2e-4))
-    train(module, losses_of, config, folder=folder, progress=progress)
+    # The checkpoint holds the cell tower too: it must not come back into a model that was trained anew.
+    facts = {"words": words.source, "vectors": hashlib.sha256(vectors.tobytes()).hexdigest()}
+    train(module, losses_of, config, folder=folder, run=facts, progress=progress)
     module.requires_grad_(False)
     closeness["after"] = _nearest(module, pieces, words, targets, probe)
     return closeness

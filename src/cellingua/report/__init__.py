@@ -1,1 +1,1 @@
-
+"""Level 6: the report of a result: figures and one page."""

@@ -1,1 +1,1 @@
-
+"""Level 5: AnnData in, answers out."""

@@ -38,8 +38,18 @@ def embed(
     ----------
     cells
         An AnnData (the embedding is written to ``obsm["X_langcell"]`` or ``obsm["X_langcell_cls"]``), or a path.
+    model
+        Name of a bundled model, a model folder, or a loaded model.
     state
         ``joint``: unit length, comparable with texts. ``cls``: the tower's pooled state before projection.
+    layer
+        Layer that holds the counts; by default they are looked for.
+    overwrite
+        Replace the key if it is there.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``, for a model that isn't loaded yet.
+    progress
+        Where to report.
 
     Raises
     ------

@@ -137,15 +137,11 @@ def main() -> None:
     shipped = [row for row in aside if row.shippable]
     SHIPPED.parent.mkdir(exist_ok=True)
     with open(SHIPPED, "w", encoding="utf-8", newline="") as handle:
-        handle.write(
-            f"# labels set aside before the naming rules were written; all {len(aside)}: {digest(aside)}\n"
-        )
+        handle.write(f"# labels set aside before the naming rules were written; all {len(aside)}: {digest(aside)}\n")
         writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
         writer.writerow(["label", "tissue", "term_id", "source", "licence"])
         writer.writerows([r.label, r.tissue, r.term_id, r.source, r.licence] for r in shipped)
-    print(
-        f"{len(rows)} labels: {len(rows) - len(aside)} for development, {len(aside)} set aside ({digest(aside)}),"
-    )
+    print(f"{len(rows)} labels: {len(rows) - len(aside)} for development, {len(aside)} set aside ({digest(aside)}),")
     print(f"{len(shipped)} of them shipped ({digest(shipped)})")
 
 

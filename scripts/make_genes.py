@@ -71,9 +71,7 @@ def read_gencode(folder: Path) -> list[tuple[str, str, str]]:
 def choose_genes(everything: list[tuple[str, str, str]], formerly: set[str]) -> list[tuple[str, str, str]]:
     """Return the genes of the vocabulary, sorted by Ensembl id."""
     coding = {"protein_coding", "miRNA"}
-    return sorted(
-        gene for gene in everything if gene[2] in coding or SEGMENT.fullmatch(gene[2]) or gene[0] in formerly
-    )
+    return sorted(gene for gene in everything if gene[2] in coding or SEGMENT.fullmatch(gene[2]) or gene[0] in formerly)
 
 
 def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: list[tuple[str, str, str]]):
@@ -89,13 +87,7 @@ def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: lis
         aliases = json.loads(wheel.read("cellconsensus/data/gene_alias.json"))
     for name, symbol in aliases.items():
         gene = by_symbol.get(symbol)
-        if (
-            gene is None
-            or name in taken
-            or name.startswith("ENSG")
-            or "\t" in name
-            or not re.search("[A-Za-z]", name)
-        ):
+        if gene is None or name in taken or name.startswith("ENSG") or "\t" in name or not re.search("[A-Za-z]", name):
             continue
         if NON_CODING_NAME.fullmatch(name) and not SEGMENT.fullmatch(biotype[gene]):
             continue

@@ -114,9 +114,7 @@ def test_a_pruned_vocabulary_splits_kept_texts_alike() -> None:
     pieces = from_json(text, "whole")
     kept_texts = ["Lymphocyte, monocyte", "prelymphocytes", "CD8+ a/b"]
     used = {row for t in kept_texts for row in pieces.tokenizer.encode(t).ids}
-    rows = sorted(
-        used | {row for row, word in enumerate(words) if len(word.removeprefix("##")) == 1} | {0, 2, 3, 4, 5}
-    )
+    rows = sorted(used | {row for row, word in enumerate(words) if len(word.removeprefix("##")) == 1} | {0, 2, 3, 4, 5})
     small = from_json(script().prune_tokenizer(text, rows), "pruned")
     assert len(small) == len(rows) < len(words)
     for t in kept_texts:

@@ -129,9 +129,7 @@ def rank_tokens_plain(
         values.append(value[best].astype(np.float32))
         indptr.append(indptr[-1] + len(best))
     none_i, none_f = np.empty(0, np.int32), np.empty(0, np.float32)
-    return RankedCells(
-        np.array(indptr, np.int64), np.concatenate([none_i, *ids]), np.concatenate([none_f, *values])
-    )
+    return RankedCells(np.array(indptr, np.int64), np.concatenate([none_i, *ids]), np.concatenate([none_f, *values]))
 
 
 def _checked(

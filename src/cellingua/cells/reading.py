@@ -263,9 +263,7 @@ def _open_hdf5(path: Path) -> CellFile:
         raise
 
 
-def _tenx_file(
-    path: Path, kind: str, parts: tuple[pd.DataFrame, pd.DataFrame, Matrix], source: Any = None
-) -> CellFile:
+def _tenx_file(path: Path, kind: str, parts: tuple[pd.DataFrame, pd.DataFrame, Matrix], source: Any = None) -> CellFile:
     obs, var, matrix = parts
     return CellFile(path, kind, obs, var, {"X": matrix}, source=source)
 

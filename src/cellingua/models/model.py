@@ -158,7 +158,8 @@ class LangCellModel:
 
     @cached_property
     def _wordpiece(self) -> WordPiece:
-        return self.load_text()
+        with torch.inference_mode(False):  # weights that are made in inference mode could never be trained
+            return self.load_text()
 
     @cached_property
     def _row_of_term(self) -> dict[str, int]:

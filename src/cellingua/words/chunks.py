@@ -46,7 +46,11 @@ def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str]
     if not pieces or any(not _is_idle(w, genes) for w in idle):
         return None
     found = _agree(sorted(pieces), words, book)
-    return (found, "reduced", f"from its parts, without {' '.join(idle)!r}" if idle else "from its parts") if found else None
+    return (
+        (found, "reduced", f"from its parts, without {' '.join(idle)!r}" if idle else "from its parts")
+        if found
+        else None
+    )
 
 
 def _is_idle(word: str, genes: set[str]) -> bool:

@@ -175,7 +175,6 @@ class Dictionary:
             return found, "spelling"
         return None
 
-
     def unglue(self, words: tuple[str, ...], organ: str) -> tuple[str, ...]:
         """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word."""
         out: list[str] = []

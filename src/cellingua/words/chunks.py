@@ -11,13 +11,34 @@ import re
 
 from cellingua.words.dictionary import UNINFORMATIVE, Dictionary
 from cellingua.words.spelling import split_words, word_set
-from cellingua.words.vocabulary import LAYER, NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number
+from cellingua.words.vocabulary import (
+    LAYER,
+    NEVER_DROPPED,
+    STAGES,
+    STATES,
+    TISSUES,
+    gene_words,
+    is_number,
+    marker_genes,
+)
 
 Piece = tuple[int, str]
 IDLE = word_set("cell positive of and the in with from to on like type by")
 CLUSTER = re.compile(r"c\d+|k\d+|\d+")
 ROMAN = re.compile(r"i|ii|iii|iv|v|vi")
 T_CELL, CD4, CD8 = "CL:0000084", "CL:0000624", "CL:0000625"
+# Stages of T cells that the ontology has once for CD4 and once for CD8 cells: naive, memory, effector, cytotoxic,
+# memory that is terminally differentiated, exhausted.
+STAGES_OF_T = {
+    "CL:0000898": ("CL:0000895", "CL:0000900"),
+    "CL:0000813": ("CL:0000897", "CL:0000909"),
+    "CL:0000911": ("CL:0001044", "CL:0001050"),
+    "CL:0000910": ("CL:0000934", "CL:0000794"),
+    "CL:4030002": ("CL:0001087", "CL:0001062"),
+    "CL:0011025": ("CL:0020030", "CL:0020031"),
+}
+# Markers that tell types apart; they aren't passed over.
+TYPING_GENES = word_set("cd4 cd8 cd8a cd14 cd16 cd34 cd56 cd1c cd141 fcgr3a clec9a cd27 cd45ra cd45ro cd25 foxp3 best4")
 # Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.
 LINEAGES: dict[str, tuple[str, ...]] = {
     "CL:0000763": ("CL:0000451", "CL:0000113", "CL:0000094", "CL:0000097", "CL:0000233", "CL:0000556"),
@@ -42,6 +63,9 @@ def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str]
     if not 2 <= len(words) <= 16 or set(words) & NEVER_DROPPED:
         return None
     genes = gene_words(text, book)
+    bare = tuple(w for w in words if not (is_number(w) or w in marker_genes() - TYPING_GENES))
+    if len(bare) < len(words) and (whole := book.whole(bare, organ)) and whole[0] not in UNINFORMATIVE:
+        return whole[0], "reduced", "without numbers and markers"
     pieces, idle = _pieces(words, 0, organ, book, genes)
     if not pieces or any(not _is_idle(w, genes) for w in idle):
         return None
@@ -76,6 +100,15 @@ def _pieces(
     return [], list(words)
 
 
+def _of_both(ids: list[str]) -> str | None:
+    """Return the term for CD4 or CD8 cells of a stage of T cells ("CD8", "memory"), None if that is no one term."""
+    sides = [i for i in ids if i in (CD4, CD8)]
+    stages = [i for i in ids if i in STAGES_OF_T]
+    if len(sides) != 1 or len(stages) != 1 or any(i not in (*sides, *stages, T_CELL) for i in ids):
+        return None
+    return STAGES_OF_T[stages[0]][sides[0] == CD8]
+
+
 def _agree(pieces: list[Piece], words: tuple[str, ...], book: Dictionary) -> str | None:
     """Return the type that all pieces speak for, None if they name different ones."""
     ontology = book.ontology
@@ -89,6 +122,8 @@ def _agree(pieces: list[Piece], words: tuple[str, ...], book: Dictionary) -> str
         pieces = pieces[1:]
     ids = list(dict.fromkeys(i for _, i in pieces))
     if any(i not in (CD4, CD8) and ontology.is_a(i, T_CELL) and i != T_CELL for i in ids):
+        if (both := _of_both(ids)) is not None:
+            return both
         ids = [i for i in ids if i not in (CD4, CD8)]
     lowest = [i for i in ids if all(ontology.is_a(i, other) for other in ids)]
     return lowest[0] if lowest else None

@@ -6,7 +6,7 @@ import re
 
 from cellingua.words.dictionary import UNINFORMATIVE, Dictionary, organ_of
 from cellingua.words.spelling import split_words, word_set
-from cellingua.words.vocabulary import NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number
+from cellingua.words.vocabulary import NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number, marker_genes
 
 Found = tuple[str, str, str]
 
@@ -22,7 +22,10 @@ HEADS = word_set(
 )
 DENIED = "malignant|tumou?ral|tumou?r|cancer(ous)?|neoplastic|inflammatory|inflamed|activated|cycling|proliferating"
 DENIAL = re.compile(rf"(?i)\bnon[\s_.-]*({DENIED})\b")
-TUMOURS = r"\w*(carcinoma|sarcoma|lymphoma|leuka?emia|melanoma|glioma|blastoma|myeloma|mesothelioma)"
+TUMOURS = (
+    r"(\w*(carcinoma|sarcoma|lymphoma|leuka?emia|melanoma|glioma|blastoma|myeloma|mesothelioma|astrocytoma|thymoma)"
+    r"|luad|lusc|hcc|(cc|p|ch)?rcc|pdac|crc|gbm|hnscc|tnbc|nsclc|sclc|aml|dlbcl|dcis|i?cca|escc|oscc|cscc|bcc|ptc?c)"
+)
 MALIGNANT = re.compile(rf"(?i)\b(malignant|cancer|tumou?r|neoplastic|{TUMOURS})s?\b(?![\s_.-]*(associated|infiltrat))")
 BESIDE_TUMOURS = ("CL:0000738", "CL:0000057", "CL:0000115", "CL:0000669", "CL:0000499", "CL:0000192", "CL:0000540")
 MALIGNANT_CELL, EPITHELIAL_CELL = "CL:0001064", "CL:0000066"
@@ -32,7 +35,7 @@ def _drop_negatives(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return words without "cd25 negative" and the like."""
     kept: list[str] = []
     for word in words:
-        if word == "negative" and kept and re.search(r"\d", kept[-1]):
+        if word == "negative" and kept and (re.search(r"\d", kept[-1]) or kept[-1] in marker_genes()):
             kept.pop()
         else:
             kept.append(word)
@@ -142,6 +145,16 @@ def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> boo
     return 1 < len(parts) == len(ids) and not any(book.ontology.is_a(i, term_id) for i in ids)
 
 
+def read_names(text: str, book: Dictionary) -> Found | None:
+    """Return the kind that holds all of several full names of the ontology, written one after another with "/"."""
+    parts = [split_words(part) for part in text.split("/")]
+    ids = [book.own_name(words) for words in parts if words]
+    if not 2 <= len(ids) <= 8 or None in ids:
+        return None
+    kind = common_kind([i for i in ids if i], book)
+    return (kind, "common kind", "names " + ", ".join(book.ontology.name(i) for i in ids if i)) if kind else None
+
+
 def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False) -> Found | None:
     """Return the nearest kind that holds all types that a label names ("HSC/MPP", "erythroid and mast"), else None.
 
@@ -158,6 +171,8 @@ def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False)
         for part in parts:
             words = split_words(part)
             whole = book.whole(words, organ) or _reduce(words, organ, book)
+            if whole is None and not spaces and len(words) > 1:
+                whole = read_reduced(part, organ, book, broader=True)
             ids.append(whole[0] if whole else None)
         if None in ids:
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from cellingua.words.ontology import Ontology, load_ontology
-from cellingua.words.spelling import bag, fold, singular, split_words, word_set
+from cellingua.words.spelling import bag, fold, split_words, word_set
 
 # A tissue, however it is written, falls on one of these organs; the first that matches holds.
 ORGANS: tuple[tuple[str, str], ...] = (
@@ -49,6 +50,37 @@ ORGANS: tuple[tuple[str, str], ...] = (
 )
 # What holds in the second organ holds in the first as well.
 WIDER_ORGAN = {"cerebellum": "brain", "colon": "intestine", "bone marrow": "blood"}
+
+# Words that the ontology puts before or after a name to say the organ ("red pulp macrophage" of the spleen).
+ORGAN_WORDS: dict[str, tuple[str, ...]] = {
+    "spleen": ("splenic", "spleen"),
+    "lung": ("lung", "pulmonary", "respiratory tract", "tracheobronchial"),
+    "liver": ("hepatic", "liver"),
+    "kidney": ("kidney", "renal"),
+    "brain": ("brain", "cerebral cortex"),
+    "cerebellum": ("cerebellar",),
+    "pancreas": ("pancreatic", "pancreas"),
+    "thymus": ("thymic", "thymus"),
+    "heart": ("cardiac", "heart"),
+    "eye": ("retina", "retinal", "cornea", "corneal"),
+    "skin": ("skin", "epidermis", "dermis"),
+    "colon": ("colon", "large intestine", "intestine"),
+    "intestine": ("intestinal", "intestine", "small intestine"),
+    "stomach": ("stomach", "gastric", "gastric gland"),
+    "esophagus": ("esophagus",),
+    "breast": ("mammary gland",),
+    "prostate": ("prostate", "prostate epithelium"),
+    "uterus": ("endometrium", "uterine"),
+    "ovary": ("ovary", "ovarian"),
+    "placenta": ("placental", "placenta", "decidual"),
+    "bladder": ("bladder", "urothelium"),
+    "adipose": ("adipose tissue",),
+    "lymph node": ("lymph node",),
+    "bone marrow": ("bone marrow",),
+    "muscle": ("skeletal muscle",),
+    "thyroid": ("thyroid",),
+    "adrenal": ("adrenal gland", "adrenal"),
+}
 
 # Classes by a property (colour, motion, ploidy, culture): they say nothing of what a cell is, and are neither
 # candidates nor the reading of a label that names two types. All terms one step below "cell" were read.
@@ -173,16 +205,38 @@ class Dictionary:
         joined = "".join(w for w in words if w != "cell")
         if found := self.one(self.joined.get(joined)):
             return found, "spelling"
+        if found := self._in_organ(frozenset(content), organ):
+            return found, "word order"
         return None
+
+    def _in_organ(self, content: frozenset[str], organ: str) -> str | None:
+        """Return the term that at least two words name together with the organ, None if there is none."""
+        key = bag(list(content))
+        if len(key) < 2:
+            return None
+        for place in (organ, WIDER_ORGAN.get(organ, "")):
+            for words in ORGAN_WORDS.get(place, ()):
+                if found := self.one(self.bags.get(key | bag(split_words(words)))):
+                    return found
+        return None
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - there is one dictionary
+    def respell(self, word: str) -> str:
+        """Return the one known word that a long word is within a letter or two of, else the word itself."""
+        if len(word) < 7 or word in self.vocabulary or not word.isalpha():
+            return word
+        near = [w for w in self.vocabulary if w[0] == word[0] and abs(len(w) - len(word)) < 3 and len(w) > 6]
+        found = difflib.get_close_matches(word, near, n=2, cutoff=0.89)
+        return found[0] if found else word
 
     def unglue(self, words: tuple[str, ...], organ: str) -> tuple[str, ...]:
         """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word."""
         out: list[str] = []
         for word in words:
             match = None if word in self.vocabulary else GLUED.fullmatch(word)
-            stem = singular(match[1]) if match else ""
-            if match and stem != "cd" and (stem in COUNTED or self.whole((stem,), organ)):
-                out += [stem, match[2]]
+            stem = split_words(match[1]) if match else ()
+            if match and stem != ("cd",) and (set(stem) <= COUNTED or self.whole(stem, organ)):
+                out += [*stem, match[2]]
             else:
                 out.append(word)
         return tuple(out)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cellingua.words.chunks import read_chunks
-from cellingua.words.composing import mistaken_whole, read_head, read_parts, read_reduced
+from cellingua.words.composing import mistaken_whole, read_head, read_names, read_parts, read_reduced
 from cellingua.words.dictionary import Dictionary, load_dictionary, organ_of
 from cellingua.words.spelling import fold, loosen, split_words
 
+# A number that a cluster was given, after a full name: "B cell 21", "B cell (21)".
+NUMBERED = re.compile(r"(.*\w)[\s_.(-]+\d+\)?")
 ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
 # Labels that say that nobody knows, and labels of no single cell.
 NO_TYPE = re.compile(
@@ -97,22 +99,31 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
         found = (short, "short form", f"in {organ}" if short != book.short_form(words, "") else "")
     elif synonym is not None:
         found = (synonym, "synonym", "")
+    elif several := read_names(text, book):
+        found = several
     elif whole := book.whole(words, organ):
         found = (*whole, "")
     plain = text.replace("_", " ")
     if found and mistaken_whole(plain, found[0], organ, book):
         found = read_parts(plain, organ, book)
-    found = found or _read_composed(text, organ, book)
+    found = found or _read_numbered(text, book) or _read_composed(text, organ, book)
     if found is None:
         return Naming(label, None, None, "free text")
     return Naming(label, found[0], ontology.name(found[0]), found[1], found[2])
+
+
+def _read_numbered(text: str, book: Dictionary) -> tuple[str, str, str] | None:
+    """Return the reading of a full name with a number after it; letter by letter, for names alike as words."""
+    match = NUMBERED.fullmatch(text)
+    found = book.names.get(match[1].lower()) if match else None
+    return (found, "reduced", "without its number") if found else None
 
 
 def _read_composed(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:
     """Return the reading of a label that is no name as a whole, from the safest rule to the least."""
     plain = text.replace("_", " ")
     loose = loosen(text)
-    for attempt in dict.fromkeys((plain, loose)):
+    for attempt in dict.fromkeys((plain, loose, plain.lower())):
         found = read_reduced(attempt, organ, book)
         if found and mistaken_whole(attempt, found[0], organ, book):
             found = None
@@ -124,4 +135,15 @@ def _read_composed(text: str, organ: str, book: Dictionary) -> tuple[str, str, s
         or read_reduced(plain, organ, book, broader=True)
         or read_reduced(loose, organ, book, broader=True)
         or read_head(text, organ, book)
+        or _read_respelled(plain, organ, book)
     )
+
+
+def _read_respelled(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:
+    """Return the reading of a label once long words with a letter or two wrong are put right, else None."""
+    words = split_words(text)
+    better = tuple(book.respell(word) for word in words)
+    if better == words:
+        return None
+    found = book.whole(better, organ) or read_reduced(" ".join(better), organ, book)
+    return (found[0], "spelling", f"read as {' '.join(better)!r}") if found else None

@@ -87,6 +87,11 @@ SPELLINGS = {
     "fib": "fibroblast",
     "keratino": "keratinocyte",
 }
+# The letter of a lineage run together with the word after it: "Bnaive", "Tprolif", "NKcells".
+_LETTER = re.compile(
+    r"\b([BT]|NK)(?=(?i:naive|mem|memory|prolif|proliferating|cycling|cyc|activated|immature|mature|plasma|cells?|"
+    r"lymph|lymphocytes?|exhausted|effector|helper|regulatory|follicular|cytotoxic|gd|intermediate|transitional)\b)"
+)
 _NO_PLURAL = ("ss", "us", "is", "ous")
 _KEEP_S = {"cns", "ens", "pns", "hes", "as", "is", "ss", "axis", "gas", "cos", "plus", "ms"}
 
@@ -134,6 +139,8 @@ def split_words(text: str) -> tuple[str, ...]:
     )
     text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)\b", r"\1 \2", text)
     text = re.sub(r"(?<=[A-Z0-9])(pos|neg|hi|lo|high|low|bright|dim)(?![A-Za-z0-9])", r" \1", text)
+    text = re.sub(r"\b(CD\d+[A-Z]?)p\b", r"\1 positive ", text)
+    text = _LETTER.sub(r"\1 ", text)
     text = re.sub(r"(?<=\bCD[48])(?=T)|(?<=[a-z]{3})(?=[A-Z][a-z]{2})", " ", text)
     words: list[str] = []
     for word in re.findall(r"[a-z0-9]+", text.lower()):
@@ -144,7 +151,7 @@ def split_words(text: str) -> tuple[str, ...]:
     return tuple(words)
 
 
-# What people put before a short form: the species, the age, a state ("hEndo", "fFB", "cycT"), or a projection ("exCA1").
+# What people put before a short form: species, age, a state ("hEndo", "fFB", "cycT"), a projection ("exCA1").
 _PREFIXES = (
     (re.compile(r"\b[hfn](?=[A-Z][A-Za-z]{1,})"), ""),
     (re.compile(r"\bcyc(?=[A-Z])"), "cycling "),

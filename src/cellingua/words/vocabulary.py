@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib.resources import files
 
 from cellingua.words.dictionary import Dictionary
 from cellingua.words.spelling import word_set
@@ -48,6 +50,13 @@ def is_number(word: str) -> bool:
     return bool(re.fullmatch(r"\d+[a-z]?|c\d+|k\d+|[a-z]?\d{2,}", word))
 
 
+@cache
+def marker_genes() -> frozenset[str]:
+    """Return the shipped, reviewed genes that people name clusters after, in lower case."""
+    text = files("cellingua").joinpath("data", "words", "marker_genes.txt").read_text(encoding="utf-8")
+    return word_set(" ".join(line for line in text.splitlines() if not line.startswith("#")).lower())
+
+
 def gene_words(text: str, book: Dictionary) -> set[str]:
     """Return the words of a text that look like marker genes: capitals, letters with digits, or "something+"."""
     found = set()
@@ -55,6 +64,7 @@ def gene_words(text: str, book: Dictionary) -> set[str]:
     for word in re.findall(r"[A-Za-z0-9]+", text):
         lower = word.lower()
         mixed = bool(re.fullmatch(r"[A-Za-z]{1,7}\d+[A-Za-z0-9]*", word))
+        mixed = mixed or (lower in marker_genes() and book.whole((lower,), "") is None)
         if mixed or (len(word) >= 3 and word.isupper() and not capitals and book.whole((lower,), "") is None):
             found.add(lower)
     for word in re.findall(r"([A-Za-z0-9]+)(?:\+|[_\s]?(?:pos|hi|lo|high|low)\b)", text):

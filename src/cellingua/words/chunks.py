@@ -63,9 +63,8 @@ def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str]
     if not 2 <= len(words) <= 16 or set(words) & NEVER_DROPPED:
         return None
     genes = gene_words(text, book)
-    bare = tuple(w for w in words if not (is_number(w) or w in marker_genes() - TYPING_GENES))
-    if len(bare) < len(words) and (whole := book.whole(bare, organ)) and whole[0] not in UNINFORMATIVE:
-        return whole[0], "reduced", "without numbers and markers"
+    if bare := _bare(words, organ, book):
+        return bare, "reduced", "without numbers and markers"
     pieces, idle = _pieces(words, 0, organ, book, genes)
     if not pieces or any(not _is_idle(w, genes) for w in idle):
         return None
@@ -75,6 +74,19 @@ def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str]
         if found
         else None
     )
+
+
+def _bare(words: tuple[str, ...], organ: str, book: Dictionary) -> str | None:
+    """Return the type of a label without its numbers and markers ("CD8 c05 Tem CXCR5").
+
+    Not where a number stands between two pieces ("T cells c9 NK cells"), unless it follows CD4 or CD8.
+    """
+    bare = tuple(w for w in words if not (is_number(w) or w in marker_genes() - TYPING_GENES))
+    divided = any(is_number(words[i]) and words[i - 1] not in ("cd4", "cd8") for i in range(1, len(words) - 1))
+    if divided or len(bare) == len(words):
+        return None
+    whole = book.whole(bare, organ)
+    return whole[0] if whole and whole[0] not in UNINFORMATIVE else None
 
 
 def _is_idle(word: str, genes: set[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cellingua.words.dictionary import UNINFORMATIVE, Dictionary, organ_of
-from cellingua.words.spelling import split_words, word_set
+from cellingua.words.spelling import bag, split_words, word_set
 from cellingua.words.vocabulary import NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number, marker_genes
 
 Found = tuple[str, str, str]
@@ -139,6 +139,8 @@ def _of_tumour(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | 
 
 def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> bool:
     """Return whether a reading of "T/NK" as one type is none of what it names, nor above one of them."""
+    if len(bag(split_words(text))) > 3:  # long enough to be written that way alone ("Tcm/Naive helper T cells")
+        return False
     parts = [part for part in re.split(r"[/|&]|\band\b", text) if part.strip()]
     found = [book.whole(split_words(part), organ) or _reduce(split_words(part), organ, book) for part in parts]
     ids = [whole[0] for whole in found if whole]
@@ -148,11 +150,20 @@ def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> boo
 def read_names(text: str, book: Dictionary) -> Found | None:
     """Return the kind that holds all of several full names of the ontology, written one after another with "/"."""
     parts = [split_words(part) for part in text.split("/")]
-    ids = [book.own_name(words) for words in parts if words]
+    ids = [book.own_name(words) or book.one(book.words.get(words)) for words in parts if words]
     if not 2 <= len(ids) <= 8 or None in ids:
         return None
     kind = common_kind([i for i in ids if i], book)
     return (kind, "common kind", "names " + ", ".join(book.ontology.name(i) for i in ids if i)) if kind else None
+
+
+def _share_side(parts: list[tuple[str, ...]], organ: str, book: Dictionary) -> list[tuple[str, ...]]:
+    """Return parts of a label where "CD4" or "CD8" holds for all, as in "Tnaive/CM_CD4", if all can be read so."""
+    sides = {word for words in parts for word in words if word in ("cd4", "cd8")}
+    if len(sides) != 1:
+        return parts
+    whole = [words if sides & set(words) else (*sides, *words) for words in parts]
+    return whole if all(book.whole(words, organ) for words in whole) else parts
 
 
 def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False) -> Found | None:
@@ -168,8 +179,8 @@ def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False)
         if not 2 <= len(parts) <= 6:
             continue
         ids = []
-        for part in parts:
-            words = split_words(part)
+        for words in _share_side([split_words(part) for part in parts], organ, book):
+            part = " ".join(words)
             whole = book.whole(words, organ) or _reduce(words, organ, book)
             if whole is None and not spaces and len(words) > 1:
                 whole = read_reduced(part, organ, book, broader=True)

@@ -46,7 +46,13 @@ ORGANS: tuple[tuple[str, str], ...] = (
     ("bladder", r"bladder|urothel|ureter"),
     ("adipose", r"adipose|\bfat\b"),
     ("thyroid", r"thyroid"),
+    ("mouth", r"saliv|parotid|submandib|\bmouth\b|\boral\b|gingiv|tongue"),
+    ("joint", r"synovi|\bjoint\b|tendon|knee"),
     ("bone", r"\bbone\b|cartilage"),
+    ("ear", r"\bear\b|cochlea|utricle|vestibul"),
+    ("pituitary", r"pituitar|hypophys"),
+    ("fetus", r"\bfet(al|us)\b|\bfoet"),
+    ("tumor", r"tumou?r\b|cancer|carcinoma|melanoma"),
 )
 # What holds in the second organ holds in the first as well.
 WIDER_ORGAN = {"cerebellum": "brain", "colon": "intestine", "bone marrow": "blood"}
@@ -106,6 +112,11 @@ def organ_of(tissue: str | None) -> str:
     return next((organ for organ, pattern in ORGANS if re.search(pattern, text)), "")
 
 
+def _key(words: tuple[str, ...], several: bool) -> frozenset[str]:
+    """Return what a short form is kept under; "B / plasma" is another than "plasma B"."""
+    return (bag(words) or frozenset(words)) | ({"/"} if several else set())
+
+
 class Dictionary:
     """Looks up whole labels. See `load_dictionary`.
 
@@ -143,7 +154,7 @@ class Dictionary:
             for form in forms:
                 words = split_words(form)
                 self.vocabulary.update(words)
-                self.short.setdefault((bag(words) or frozenset(words), organ), term_id)
+                self.short.setdefault((_key(words, "/" in form), organ), term_id)
 
     def _add(self, text: str, term_id: str) -> None:
         words = split_words(text)
@@ -172,9 +183,12 @@ class Dictionary:
         """Return the term whose name these words are (plural, case, hyphens and Greek apart), None if there is none."""
         return self.one(self.own.get(words))
 
-    def short_form(self, words: tuple[str, ...], organ: str) -> str | None:
-        """Return the term of a reviewed short form, the organ's own reading before the general one."""
-        key = bag(words) or frozenset(words)
+    def short_form(self, words: tuple[str, ...], organ: str, *, several: bool = False) -> str | None:
+        """Return the term of a reviewed short form, the organ's own reading before the general one.
+
+        With `several`, only forms for labels that put names side by side count ("B / plasma").
+        """
+        key = _key(words, several)
         for place in (organ, WIDER_ORGAN.get(organ, ""), ""):
             if (key, place) in self.short:
                 return self.short[key, place]
@@ -233,7 +247,7 @@ class Dictionary:
         """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word."""
         out: list[str] = []
         for word in words:
-            match = None if word in self.vocabulary else GLUED.fullmatch(word)
+            match = None if self.whole((word,), organ) else GLUED.fullmatch(word)
             stem = split_words(match[1]) if match else ()
             if match and stem != ("cd",) and (set(stem) <= COUNTED or self.whole(stem, organ)):
                 out += [*stem, match[2]]

@@ -19,6 +19,9 @@ from cellingua.words.spelling import fold, loosen, split_words
 
 # A number that a cluster was given, after a full name: "B cell 21", "B cell (21)".
 NUMBERED = re.compile(r"(.*\w)[\s_.(-]+\d+\)?")
+# Names that say so little that the tissue says more: "stem cells" of the gut.
+VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723")
+SIDE_BY_SIDE = re.compile(r"[/&|]|\band\b|\s\+\s")
 ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
 # Labels that say that nobody knows, and labels of no single cell.
 NO_TYPE = re.compile(
@@ -91,16 +94,18 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
     words = split_words(text)
     found: tuple[str, str, str] | None = None
     synonym = book.one(book.synonyms.get(text.lower()))
-    short = book.short_form(words, organ)
+    several = SIDE_BY_SIDE.search(text) and book.short_form(words, organ, several=True)
+    short = several or book.short_form(words, organ)
     # A full name of the ontology is itself in every tissue; only what is shorter is read with the tissue.
     if (own := book.own_name(words)) is not None:
-        found = (own, "spelling", "")
+        kept = own in VAGUE and short is not None
+        found = (short or own, "short form", f"in {organ}") if kept else (own, "spelling", "")
     elif short is not None and not (synonym and len(words) > 2):
         found = (short, "short form", f"in {organ}" if short != book.short_form(words, "") else "")
     elif synonym is not None:
         found = (synonym, "synonym", "")
-    elif several := read_names(text, book):
-        found = several
+    elif kind := read_names(text, book):
+        found = kind
     elif whole := book.whole(words, organ):
         found = (*whole, "")
     plain = text.replace("_", " ")

@@ -137,7 +137,7 @@ def split_words(text: str) -> tuple[str, ...]:
     text = re.sub(
         r"(?i)\b((?:cd|fcgr|ccr|cxcr|hla|ighd?|nk)\d*[a-z]?\d*[a-z]?)-(?=$|[\s/,;_.)])", r"\1 negative ", text
     )
-    text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)\b", r"\1 \2", text)
+    text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)(?=\b|cd)", r"\1 \2 ", text)
     text = re.sub(r"(?<=[A-Z0-9])(pos|neg|hi|lo|high|low|bright|dim)(?![A-Za-z0-9])", r" \1", text)
     text = re.sub(r"\b(CD\d+[A-Z]?)p\b", r"\1 positive ", text)
     text = _LETTER.sub(r"\1 ", text)

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from cellingua.words.dictionary import Dictionary
-from cellingua.words.spelling import word_set
+from cellingua.words.spelling import singular, word_set
 
 # States and origins: a cycling B cell is a B cell.
 STATES = word_set(
@@ -70,4 +70,4 @@ def gene_words(text: str, book: Dictionary) -> set[str]:
     for word in re.findall(r"([A-Za-z0-9]+)(?:\+|[_\s]?(?:pos|hi|lo|high|low)\b)", text):
         if book.whole((word.lower(),), "") is None:
             found.add(word.lower())
-    return found
+    return found | {singular(word) for word in found}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -308,7 +308,7 @@ def _from_memory(adata: anndata.AnnData) -> CellFile:
     matrices: dict[str, Matrix] = {}
     if adata.X is not None:
         matrices["X"] = HeldMatrix(adata.X)
-    layers: Mapping[str, Any] = adata.layers
+    layers: Any = adata.layers  # its type differs between versions of anndata
     names = sorted(name for name in layers if name is not None)  # from anndata 0.13 on, the layer None is X
     matrices |= {f"layers/{name}": HeldMatrix(layers[name]) for name in names if len(layers[name].shape) == 2}
     raw_var: pd.DataFrame | None = None

@@ -184,7 +184,7 @@ def _write_blocks(cells: CellFile, path: Path) -> None:
     with h5py.File(path, "r+") as file:
         if "X" in file:
             del file["X"]
-        written = None
+        written: Any = None
         planned = path.stat().st_size + SLACK
         for start in range(0, cells.n_cells, ROWS):
             block = cells.rows("X", start, min(start + ROWS, cells.n_cells)).tocsr()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from cellingua.words.dictionary import UNINFORMATIVE, Dictionary
+from cellingua.words.dictionary import LINEAGES, UNINFORMATIVE, Dictionary
 from cellingua.words.spelling import split_words, word_set
 from cellingua.words.vocabulary import (
     LAYER,
@@ -39,22 +39,6 @@ STAGES_OF_T = {
 }
 # Markers that tell types apart; they aren't passed over.
 TYPING_GENES = word_set("cd4 cd8 cd8a cd14 cd16 cd34 cd56 cd1c cd141 fcgr3a clec9a cd27 cd45ra cd45ro cd25 foxp3 best4")
-# Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.
-LINEAGES: dict[str, tuple[str, ...]] = {
-    "CL:0000763": ("CL:0000451", "CL:0000113", "CL:0000094", "CL:0000097", "CL:0000233", "CL:0000556"),
-    "CL:0000738": ("CL:0000988",),
-    "CL:0000542": ("CL:0001065", "CL:0000786"),
-    "CL:0000084": ("CL:0000542", "CL:0001065"),
-    "CL:0000236": ("CL:0000785", "CL:0000786", "CL:0000945"),
-    "CL:0000499": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0008019", "CL:0000115", "CL:0000077", "CL:0000136"),
-    "CL:0008019": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0000499", "CL:0000136"),
-    "CL:0000066": ("CL:0000163", "CL:0000151", "CL:0000160", "CL:0000646"),
-    "CL:0000540": (),
-    "CL:0000115": (),
-    "CL:0000057": (),
-    "CL:0000235": (),
-    "CL:0000125": (),
-}
 
 
 def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:

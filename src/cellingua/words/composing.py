@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cellingua.words.dictionary import UNINFORMATIVE, Dictionary, organ_of
+from cellingua.words.dictionary import LINEAGES, UNINFORMATIVE, VAGUE, Dictionary, organ_of
 from cellingua.words.spelling import bag, split_words, word_set
 from cellingua.words.vocabulary import NEVER_DROPPED, STAGES, STATES, TISSUES, gene_words, is_number, marker_genes
 
@@ -28,7 +28,7 @@ TUMOURS = (
 )
 MALIGNANT = re.compile(rf"(?i)\b(malignant|cancer|tumou?r|neoplastic|{TUMOURS})s?\b(?![\s_.-]*(associated|infiltrat))")
 BESIDE_TUMOURS = ("CL:0000738", "CL:0000057", "CL:0000115", "CL:0000669", "CL:0000499", "CL:0000192", "CL:0000540")
-MALIGNANT_CELL, EPITHELIAL_CELL = "CL:0001064", "CL:0000066"
+MALIGNANT_CELL, EPITHELIAL_CELL, TRANSIT_AMPLIFYING = "CL:0001064", "CL:0000066", "CL:0009010"
 
 
 def _drop_negatives(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -138,19 +138,43 @@ def _of_tumour(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | 
 
 
 def mistaken_whole(text: str, term_id: str, organ: str, book: Dictionary) -> bool:
-    """Return whether a reading of "T/NK" as one type is none of what it names, nor above one of them."""
+    """Return whether a reading of "T/NK" as one type is none of what it names, nor above one of them.
+
+    And whether it is narrower than a part: "classical monocyte/monocyte" is a monocyte.
+    """
     if len(bag(split_words(text))) > 3:  # long enough to be written that way alone ("Tcm/Naive helper T cells")
         return False
     parts = [part for part in re.split(r"[/|&]|\band\b", text) if part.strip()]
     found = [book.whole(split_words(part), organ) or _reduce(split_words(part), organ, book) for part in parts]
     ids = [whole[0] for whole in found if whole]
-    return 1 < len(parts) == len(ids) and not any(book.ontology.is_a(i, term_id) for i in ids)
+    if not 1 < len(parts) == len(ids):
+        return False
+    below = any(i not in (term_id, *VAGUE) and book.ontology.is_a(term_id, i) for i in ids)
+    return below or not any(book.ontology.is_a(i, term_id) for i in ids)
 
 
-def read_names(text: str, book: Dictionary) -> Found | None:
-    """Return the kind that holds all of several full names of the ontology, written one after another with "/"."""
-    parts = [split_words(part) for part in text.split("/")]
-    ids = [book.own_name(words) or book.one(book.words.get(words)) for words in parts if words]
+def read_bracket(text: str, organ: str, book: Dictionary) -> Found | None:
+    """Return the type in the brackets of "Immune (NK cell)" if it is one of the kind before them, else None."""
+    match = re.fullmatch(r"([^()\[\]]+)[(\[]([^()\[\]]+)[)\]][\W\d]*[IVX]*", text)
+    if match is None or MALIGNANT.search(text):
+        return None
+    outer, inner = (read_reduced(part, organ, book) for part in match.groups())
+    if outer is None or inner is None or inner[0] in UNINFORMATIVE:
+        return None
+    kinds = (outer[0], *LINEAGES.get(outer[0], ()))
+    if not any(book.ontology.is_a(inner[0], kind) for kind in kinds):
+        return None
+    return inner[0], "reduced", f"in brackets, of {book.ontology.name(outer[0])!r}"
+
+
+def read_names(text: str, organ: str, book: Dictionary) -> Found | None:
+    """Return the kind that holds all of several names, at least two words each or full, set side by side with "/"."""
+    parts = _share_side([split_words(part) for part in text.split("/")], organ, book)
+    ids = []
+    for words in parts:
+        own = book.own_name(words) or book.one(book.words.get(words))
+        whole = book.whole(words, organ) if own is None and len(words) > 1 else None
+        ids.append(whole[0] if whole else own)
     if not 2 <= len(ids) <= 8 or None in ids:
         return None
     kind = common_kind([i for i in ids if i], book)
@@ -200,7 +224,8 @@ def read_parts(text: str, organ: str, book: Dictionary, *, spaces: bool = False)
 def _epithelial(term_id: str, book: Dictionary) -> bool:
     """Return whether a type is an epithelial cell by its place, name or definition."""
     text = f"{book.ontology.name(term_id)}. {book.ontology.definition(term_id)}"
-    return book.ontology.is_a(term_id, EPITHELIAL_CELL) or bool(re.search(r"\bepitheli", text))
+    epithelial = any(book.ontology.is_a(term_id, kind) for kind in (EPITHELIAL_CELL, TRANSIT_AMPLIFYING))
+    return epithelial or bool(re.search(r"\bepitheli", text))
 
 
 def common_kind(ids: list[str], book: Dictionary) -> str | None:

@@ -98,6 +98,25 @@ UNINFORMATIVE = word_set(
     "CL:0002242 CL:0002321 CL:0009002 CL:0011115 CL:4029001"
 )
 
+# Names that say so little that the tissue says more: "stem cells" of the gut.
+VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723")
+# Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.
+LINEAGES: dict[str, tuple[str, ...]] = {
+    "CL:0000763": ("CL:0000451", "CL:0000113", "CL:0000094", "CL:0000097", "CL:0000233", "CL:0000556"),
+    "CL:0000738": ("CL:0000988",),
+    "CL:0000542": ("CL:0001065", "CL:0000786"),
+    "CL:0000084": ("CL:0000542", "CL:0001065"),
+    "CL:0000236": ("CL:0000785", "CL:0000786", "CL:0000945"),
+    "CL:0000499": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0008019", "CL:0000115", "CL:0000077", "CL:0000136"),
+    "CL:0008019": ("CL:0000057", "CL:0000669", "CL:0000192", "CL:0000499", "CL:0000136"),
+    "CL:0000066": ("CL:0000163", "CL:0000151", "CL:0000160", "CL:0000646"),
+    "CL:0000540": (),
+    "CL:0000115": (),
+    "CL:0000057": (),
+    "CL:0000235": (),
+    "CL:0000125": (),
+}
+
 # Acronyms of three letters mean too much ("IC" is an inferior cardiac neuron to the ontology, and an intercalated
 # cell to most): those that hold are among the reviewed short forms.
 SHORTEST = 3

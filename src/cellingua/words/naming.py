@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cellingua.words.chunks import read_chunks
-from cellingua.words.composing import mistaken_whole, read_head, read_names, read_parts, read_reduced
-from cellingua.words.dictionary import Dictionary, load_dictionary, organ_of
+from cellingua.words.composing import mistaken_whole, read_bracket, read_head, read_names, read_parts, read_reduced
+from cellingua.words.dictionary import VAGUE, Dictionary, load_dictionary, organ_of
 from cellingua.words.spelling import fold, loosen, split_words
 
 # A number that a cluster was given, after a full name: "B cell 21", "B cell (21)".
 NUMBERED = re.compile(r"(.*\w)[\s_.(-]+\d+\)?")
-# Names that say so little that the tissue says more: "stem cells" of the gut.
-VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723")
 SIDE_BY_SIDE = re.compile(r"[/&|]|\band\b|\s\+\s")
 ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
 # Labels that say that nobody knows, and labels of no single cell.
@@ -101,10 +99,10 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
         kept = own in VAGUE and short is not None
         found = (short or own, "short form", f"in {organ}") if kept else (own, "spelling", "")
     elif short is not None and not (synonym and len(words) > 2):
-        found = (short, "short form", f"in {organ}" if short != book.short_form(words, "") else "")
+        found = (short, "short form", f"in {organ}" if not several and short != book.short_form(words, "") else "")
     elif synonym is not None:
         found = (synonym, "synonym", "")
-    elif kind := read_names(text, book):
+    elif kind := read_names(text, organ, book):
         found = kind
     elif whole := book.whole(words, organ):
         found = (*whole, "")
@@ -129,7 +127,7 @@ def _read_composed(text: str, organ: str, book: Dictionary) -> tuple[str, str, s
     plain = text.replace("_", " ")
     loose = loosen(text)
     for attempt in dict.fromkeys((plain, loose, plain.lower())):
-        found = read_reduced(attempt, organ, book)
+        found = read_bracket(attempt, organ, book) or read_reduced(attempt, organ, book)
         if found and mistaken_whole(attempt, found[0], organ, book):
             found = None
         found = found or read_parts(attempt, organ, book) or read_chunks(attempt, organ, book)

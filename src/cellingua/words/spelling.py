@@ -140,6 +140,7 @@ def split_words(text: str) -> tuple[str, ...]:
     text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)(?=\b|cd)", r"\1 \2 ", text)
     text = re.sub(r"(?<=[A-Z0-9])(pos|neg|hi|lo|high|low|bright|dim)(?![A-Za-z0-9])", r" \1", text)
     text = re.sub(r"\b(CD\d+[A-Z]?)p\b", r"\1 positive ", text)
+    text = re.sub(r"(?<=[a-z]{3})(?=CD\d)", " ", text)
     text = _LETTER.sub(r"\1 ", text)
     text = re.sub(r"(?<=\bCD[48])(?=T)|(?<=[a-z]{3})(?=[A-Z][a-z]{2})", " ", text)
     words: list[str] = []

@@ -161,6 +161,7 @@ _PREFIXES = (
     (re.compile(r"(?i)\bpro[\s.-]*(?=inflammatory)"), ""),
     (re.compile(r"(?i)\b(monocyte|mono|marrow|bone marrow|tissue)[\s.-]*derived\b"), ""),
     (re.compile(r"(?<=[A-Za-z]{2})[\s(-]+(p|px|q|d|s)\)?$"), ""),
+    (re.compile(r"(?<=[A-Za-z]{3})[\s(-]+[ACDEFGH]\)?$"), ""),
     (re.compile(r"\bPD-?(L?1)\b"), r"PD\1"),
     (re.compile(r"\s*\([^()]*[+\d][^()]*\)\s*$"), ""),
 )

@@ -143,9 +143,9 @@ def test_repeated_names_are_made_unique_and_it_says_so(
 ) -> None:
     with h5py.File(file, "r+") as opened:
         index = opened["obs"].attrs["_index"]
-        names = opened["obs"][index][:]
-        names[1] = names[0]
-        opened["obs"][index][:] = names
+        held = opened["obs"][index]
+        values = held["values"] if isinstance(held, h5py.Group) else held  # a group from anndata 0.13 on
+        values[1] = values[0]
     code = main(["annotate", str(file), "--model", str(small_model_folder), "--labels", LABELS, "--no-report"])
     assert code == 0
     assert "made unique" in capsys.readouterr().err
@@ -333,7 +333,7 @@ def test_interrupted_leaves_nothing(file: Path, small_model_folder: Path, number
         assert len(everything(file.parent)) > len(before)  # work lies aside, so that there is something to leave
         time.sleep(0.1)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == code
     assert b"Traceback" not in errors
     assert everything(file.parent) == before

@@ -103,6 +103,17 @@ def test_short_forms_are_terms_and_are_read() -> None:
         ("T cell lymphoma", None, "malignant cell"),
         ("tumour-infiltrating T cells", None, "T cell"),
         ("Oligodendrocytes (non-malignant)", "brain", "oligodendrocyte"),
+        ("Ductal (malignant)", "pancreas", "malignant cell"),
+        ("CD8a/a", None, "CD8-alpha-alpha-positive, alpha-beta intraepithelial T cell"),
+        ("CD8a/b(entry)", None, "CD4-intermediate, CD8-positive double-positive thymocyte"),
+        ("CD4-CD8- T", None, "double negative T regulatory cell"),
+        ("B_c05-MZB1-XBP1", None, "B cell"),
+        ("cluster 3 B", None, "B cell"),
+        (
+            "enterocyte/paneth cell of something else/small intestine goblet cell/mature enterocyte",
+            None,
+            "intestinal epithelial cell",
+        ),
     ],
 )
 def test_forms_of_the_field(label: str, tissue: str | None, name: str) -> None:
@@ -133,7 +144,11 @@ def test_forms_of_the_field(label: str, tissue: str | None, name: str) -> None:
         "T cell doublet",
         ".",
         "CL:",
-        "CD8a/b(entry)",
+        "Group B",
+        "batch T",
+        "Cell type B",
+        "plate B",
+        "T1",
         "my favourite population",
     ],
 )

@@ -43,7 +43,7 @@ TYPING_GENES = word_set("cd4 cd8 cd8a cd14 cd16 cd34 cd56 cd1c cd141 fcgr3a clec
 
 def read_chunks(text: str, organ: str, book: Dictionary) -> tuple[str, str, str] | None:
     """Return (term id, how, note) of a label whose pieces are all understood and agree, else None."""
-    words = book.unglue(split_words(text), organ)
+    words = book.unglue(split_words(text), organ, marker_genes())
     if not 2 <= len(words) <= 16 or set(words) & NEVER_DROPPED:
         return None
     genes = gene_words(text, book)

@@ -29,6 +29,7 @@ TUMOURS = (
 MALIGNANT = re.compile(rf"(?i)\b(malignant|cancer|tumou?r|neoplastic|{TUMOURS})s?\b(?![\s_.-]*(associated|infiltrat))")
 BESIDE_TUMOURS = ("CL:0000738", "CL:0000057", "CL:0000115", "CL:0000669", "CL:0000499", "CL:0000192", "CL:0000540")
 MALIGNANT_CELL, EPITHELIAL_CELL, TRANSIT_AMPLIFYING = "CL:0001064", "CL:0000066", "CL:0009010"
+INTESTINAL, PROGENITOR = "CL:0002563", "CL:0011026"
 
 
 def _drop_negatives(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,7 +51,8 @@ def read_reduced(text: str, organ: str, book: Dictionary, *, broader: bool = Fal
     """
     text = DENIAL.sub(" ", re.sub(r"(?i)\bnormal\b", " ", text))
     outside = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", text)
-    for attempt in dict.fromkeys((text, outside)):
+    beside = bool(MALIGNANT.search(text)) and not MALIGNANT.search(outside)
+    for attempt in dict.fromkeys((text,) if beside else (text, outside)):
         words = split_words(attempt)
         if not words:
             continue
@@ -62,7 +64,7 @@ def read_reduced(text: str, organ: str, book: Dictionary, *, broader: bool = Fal
 
 
 def _reduce(words: tuple[str, ...], organ: str, book: Dictionary) -> Found | None:
-    words = book.unglue(words, organ)
+    words = book.unglue(words, organ, marker_genes())
     ladder = [lambda w: True, lambda w: w not in STATES or w == "type", lambda w: w not in STATES]
     ladder.append(lambda w: w not in STATES and w not in TISSUES)
     for bare in dict.fromkeys((words, _drop_type_letter(words))):
@@ -90,7 +92,7 @@ def _broader(text: str, words: tuple[str, ...], organ: str, book: Dictionary) ->
     genes = gene_words(text, book)
     if MALIGNANT.search(text):
         return _of_tumour(words, organ, book)
-    words = _drop_negatives(_drop_type_letter(book.unglue(words, organ)))
+    words = _drop_negatives(_drop_type_letter(book.unglue(words, organ, marker_genes())))
     idle = {"cell", "positive", "of", "and", "the", "in", "with", "from", "derived", "to"}
     for size in range(len(words) - 1, 0, -1):
         for start in range(len(words) - size, -1, -1):
@@ -98,14 +100,14 @@ def _broader(text: str, words: tuple[str, ...], organ: str, book: Dictionary) ->
             rest = [w for i, w in enumerate(words) if not start <= i < start + size and w not in idle]
             if not set(window) - idle or set(rest) & NEVER_DROPPED:
                 continue
-            if len(window[0]) == size == 1 and re.search(rf"(?i)/\s*{window[0]}\b", text):
-                continue  # the "b" of "CD8a/b" is no B cell
             whole = book.whole(window, organ)
             if whole is None or whole[0] in UNINFORMATIVE:
                 continue
             known = [w for w in rest if is_number(w) or w in STATES | STAGES | TISSUES | genes]
             suffix = start + size == len(words)
-            if len(known) < len(rest) and not (suffix and whole[0] in HEADS):
+            # A lone letter is a lineage beside words that are understood, not after any word ("plate B").
+            lone = len(window[0]) == size == 1
+            if len(known) < len(rest) and (lone or not (suffix and whole[0] in HEADS)):
                 continue
             if _contradicts(tuple(w for w in rest if w not in known), whole[0], organ, book):
                 return None
@@ -168,17 +170,23 @@ def read_bracket(text: str, organ: str, book: Dictionary) -> Found | None:
 
 
 def read_names(text: str, organ: str, book: Dictionary) -> Found | None:
-    """Return the kind that holds all of several names, at least two words each or full, set side by side with "/"."""
+    """Return the kind that holds all of several names, at least two words each or full, set side by side with "/".
+
+    Of a long list, one name in four may be of nothing the ontology has; the others hold then.
+    """
     parts = _share_side([split_words(part) for part in text.split("/")], organ, book)
     ids = []
     for words in parts:
         own = book.own_name(words) or book.one(book.words.get(words))
         whole = book.whole(words, organ) if own is None and len(words) > 1 else None
         ids.append(whole[0] if whole else own)
-    if not 2 <= len(ids) <= 8 or None in ids:
+    known = [i for i in ids if i]
+    if not 2 <= len(ids) <= 12 or len(ids) - len(known) > len(ids) // 4:
         return None
-    kind = common_kind([i for i in ids if i], book)
-    return (kind, "common kind", "names " + ", ".join(book.ontology.name(i) for i in ids if i)) if kind else None
+    if any(i is None and len(words) < 3 for i, words in zip(ids, parts, strict=True)):
+        return None
+    kind = common_kind(known, book)
+    return (kind, "common kind", "names " + ", ".join(book.ontology.name(i) for i in known)) if kind else None
 
 
 def _share_side(parts: list[tuple[str, ...]], organ: str, book: Dictionary) -> list[tuple[str, ...]]:
@@ -228,13 +236,20 @@ def _epithelial(term_id: str, book: Dictionary) -> bool:
     return epithelial or bool(re.search(r"\bepitheli", text))
 
 
+def _of_intestine(term_id: str, book: Dictionary) -> bool:
+    """Return whether an epithelial type is of the intestine by its place or definition."""
+    text = f"{book.ontology.name(term_id)}. {book.ontology.definition(term_id)}"
+    return book.ontology.is_a(term_id, INTESTINAL) or bool(re.search(r"intestin|crypt|colon\b", text))
+
+
 def common_kind(ids: list[str], book: Dictionary) -> str | None:
     """Return the most specific informative term at or above all of `ids`, None if there is none."""
     ontology = book.ontology
     common = set.intersection(*({i} | ontology.ancestors(i) for i in ids)) - UNINFORMATIVE
-    if not common and all(_epithelial(i, book) for i in ids):
-        return EPITHELIAL_CELL
     lowest = [i for i in common if not (ontology.descendants(i) & common)]
+    if all(_epithelial(i, book) for i in ids) and set(lowest) <= {EPITHELIAL_CELL, PROGENITOR}:
+        inside = all(i == TRANSIT_AMPLIFYING or _of_intestine(i, book) for i in ids)
+        return INTESTINAL if inside else EPITHELIAL_CELL
     if not lowest:
         return None
     return min(lowest, key=lambda i: (len(ontology.descendants(i)), i))
@@ -250,7 +265,7 @@ def read_head(text: str, organ: str, book: Dictionary) -> Found | None:
         return None
     words = split_words(match[1])
     head = book.whole(words, organ) or _reduce(words, organ, book)
-    rest = book.unglue(split_words(match[2]), organ)
+    rest = book.unglue(split_words(match[2]), organ, marker_genes())
     if head is None or head[0] not in HEADS or set(rest) & NEVER_DROPPED:
         return None
     for size in range(len(rest), 0, -1):

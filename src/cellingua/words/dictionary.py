@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -99,7 +99,7 @@ UNINFORMATIVE = word_set(
 )
 
 # Names that say so little that the tissue says more: "stem cells" of the gut.
-VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723")
+VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723", "CL:0000696", "CL:0000423")
 # Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.
 LINEAGES: dict[str, tuple[str, ...]] = {
     "CL:0000763": ("CL:0000451", "CL:0000113", "CL:0000094", "CL:0000097", "CL:0000233", "CL:0000556"),
@@ -166,8 +166,9 @@ class Dictionary:
                 if len(synonym) <= SHORTEST:
                     continue
                 self.synonyms.setdefault(synonym.lower(), set()).add(term_id)
-                # What names one term is never a synonym of another.
-                if split_words(synonym) not in self.own:
+                # What names one term is never a synonym of another; and what no human has ("stalk cell" of an insect)
+                # is read from its very synonym alone, not from one like it ("Late stalk").
+                if split_words(synonym) not in self.own and ontology.in_human(term_id):
                     self._add(synonym, term_id)
         for term_id, organ, forms in short_forms:
             for form in forms:
@@ -262,11 +263,15 @@ class Dictionary:
         found = difflib.get_close_matches(word, near, n=2, cutoff=0.89)
         return found[0] if found else word
 
-    def unglue(self, words: tuple[str, ...], organ: str) -> tuple[str, ...]:
-        """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word."""
+    def unglue(self, words: tuple[str, ...], organ: str, genes: Collection[str] = ()) -> tuple[str, ...]:
+        """Return words with numbers split from what they count ("fb1", "helper2"), where only that makes a word.
+
+        Not those among `genes` ("mzb1" counts no MZB), nor those said to be positive.
+        """
         out: list[str] = []
-        for word in words:
-            match = None if self.whole((word,), organ) else GLUED.fullmatch(word)
+        for word, after in zip(words, [*words, ""][1:], strict=True):
+            whole = word in genes or (after == "positive" and word[-1:].isalpha()) or self.whole((word,), organ)
+            match = None if whole else GLUED.fullmatch(word)
             stem = split_words(match[1]) if match else ()
             if match and stem != ("cd",) and (set(stem) <= COUNTED or self.whole(stem, organ)):
                 out += [*stem, match[2]]

@@ -20,6 +20,13 @@ from cellingua.words.spelling import fold, loosen, split_words
 # A number that a cluster was given, after a full name: "B cell 21", "B cell (21)".
 NUMBERED = re.compile(r"(.*\w)[\s_.(-]+\d+\)?")
 SIDE_BY_SIDE = re.compile(r"[/&|]|\band\b|\s\+\s")
+# A letter that counts groups, batches or donors, and names no lineage: "Group B", "batch T", "Cell type B".
+COUNTED_LETTER = re.compile(
+    r"(cell[\W_]*)?(group|batch|sample|donor|patient|subject|individual|pool|plate|run|lane|library|site|type|cluster|"
+    r"subset|population|state|class|stage|phase|arm|condition|cohort|series|section|slide|set|part|lineage|module|"
+    r"category|level|replicate|rep|experiment|exp|animal|mouse)s?[\W_]*[a-z]\d*",
+    re.IGNORECASE,
+)
 ID = re.compile(r"\s*CL[:_]\s?(\d{7})\s*", re.IGNORECASE)
 # Labels that say that nobody knows, and labels of no single cell.
 NO_TYPE = re.compile(
@@ -88,8 +95,7 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
         return Naming(label, own, ontology.name(own), "name")
     if NO_TYPE.search(text.replace("_", " ")):
         return Naming(label, None, None, "no type", "says that the type is unknown or not one")
-    organ = organ_of(tissue)
-    words = split_words(text)
+    words, organ = split_words(text), organ_of(tissue)
     found: tuple[str, str, str] | None = None
     synonym = book.one(book.synonyms.get(text.lower()))
     several = SIDE_BY_SIDE.search(text) and book.short_form(words, organ, several=True)
@@ -109,7 +115,8 @@ def name_label(label: str, *, tissue: str | None = None) -> Naming:
     plain = text.replace("_", " ")
     if found and mistaken_whole(plain, found[0], organ, book):
         found = read_parts(plain, organ, book)
-    found = found or _read_numbered(text, book) or _read_composed(text, organ, book)
+    if found is None and not COUNTED_LETTER.fullmatch(text):
+        found = _read_numbered(text, book) or _read_composed(text, organ, book)
     if found is None:
         return Naming(label, None, None, "free text")
     return Naming(label, found[0], ontology.name(found[0]), found[1], found[2])

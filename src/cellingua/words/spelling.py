@@ -38,6 +38,7 @@ SPELLINGS = {
     "lo": "low",
     "proliferative": "proliferating",
     "prolif": "proliferating",
+    "capilary": "capillary",
     "kuppfer": "kupffer",
     "kupfer": "kupffer",
     "spermatozoa": "spermatozoon",
@@ -104,7 +105,9 @@ def word_set(text: str) -> frozenset[str]:
 def fold(text: str) -> str:
     """Return text without accents, compatibility forms and Greek letters ("naïve γδ" becomes "naive gammadelta")."""
     text = unicodedata.normalize("NFKC", text)
+    text = text.replace("NØ", "neutrophil").replace("MØ", "macrophage")
     text = "".join(GREEK.get(c, c) for c in text)
+    text = re.sub(r"(?i)\bCD8\s?(a|alpha)/(a|b)(?=\b|lpha|eta)", r"CD8a\2", text)
     decomposed = unicodedata.normalize("NFD", text)
     return "".join(c for c in decomposed if not unicodedata.combining(c))
 
@@ -135,7 +138,7 @@ def split_words(text: str) -> tuple[str, ...]:
     text = fold(text)
     text = re.sub(r"(?<=[A-Za-z0-9])\s?\+{1,3}(?=$|[^A-Za-z0-9+]|[A-Za-z])", " positive ", text)
     text = re.sub(
-        r"(?i)\b((?:cd|fcgr|ccr|cxcr|hla|ighd?|nk)\d*[a-z]?\d*[a-z]?)-(?=$|[\s/,;_.)])", r"\1 negative ", text
+        r"(?i)\b((?:cd|fcgr|ccr|cxcr|hla|ighd?|nk)\d*[a-z]?\d*[a-z]?)-(?=$|[\s/,;_.)]|CD\d)", r"\1 negative ", text
     )
     text = re.sub(r"(?i)(cd\d+[a-z]?)(high|hi|low|lo|dim|bright|pos|neg)(?=\b|cd)", r"\1 \2 ", text)
     text = re.sub(r"(?<=[A-Z0-9])(pos|neg|hi|lo|high|low|bright|dim)(?![A-Za-z0-9])", r" \1", text)
@@ -158,6 +161,7 @@ _PREFIXES = (
     (re.compile(r"\bcyc(?=[A-Z])"), "cycling "),
     (re.compile(r"\bmig(?=[A-Z])"), "migratory "),
     (re.compile(r"\b(ex|in)(?=[A-Z]{2})"), r"\1 "),
+    (re.compile(r"(?i)\b(cd[48])(?!(?:aa|ab|a|b|alpha|hi|lo|low|pos|neg|dim)\b)(?=[a-z]{2})"), r"\1 "),
     (re.compile(r"(?i)\bpro[\s.-]*(?=inflammatory)"), ""),
     (re.compile(r"(?i)\b(monocyte|mono|marrow|bone marrow|tissue)[\s.-]*derived\b"), ""),
     (re.compile(r"(?<=[A-Za-z]{2})[\s(-]+(p|px|q|d|s)\)?$"), ""),

@@ -25,7 +25,7 @@ STAGES = word_set(
     "inflammatory upper lower deep superficial inner outer proximal distal central peripheral large small terminal "
     "mesenchymal tumor cancer associated zone left right atypical canonical conventional classical "
     "regenerating reactive systemic homeostatic matrix newborn trans str vent young old stage phase "
-    "pericentral periportal interzonal remodeling remodelling ecm contractile tumoral patrolling"
+    "pericentral periportal interzonal compact trabecular remodeling remodelling ecm contractile tumoral patrolling"
 )
 TISSUES = word_set(
     "pancreas pancreatic lung pulmonary liver hepatic kidney renal brain cortex cortical cerebral skin dermal gut "
@@ -34,7 +34,8 @@ TISSUES = word_set(
     "thymus thymic spleen splenic node nodal adipose muscle retina retinal eye ocular stomach gastric esophagus "
     "esophageal thyroid adrenal bladder airway bronchus bronchial trachea tracheal nasal midbrain forebrain hindbrain "
     "cerebellum cerebellar hippocampus hippocampal tonsil tonsillar pfc ctx v1 striatum striatal lp lamina propria "
-    "duodenum duodenal jejunum jejunal rectum rectal bile peritoneal peritoneum synovial dermis epidermal"
+    "duodenum duodenal jejunum jejunal rectum rectal bile peritoneal peritoneum synovial "
+    "dermis epidermal ppp rhp ent entl entm tpe"
 )
 # Words whose loss would turn the meaning round, or into a precursor.
 NEVER_DROPPED = word_set(

@@ -59,7 +59,8 @@ def test_random_state_mode_and_gradients_stay() -> None:
     torch.manual_seed(7)
     Monitor(module, lambda: module(CELLS)).observe(0)
     assert torch.equal(torch.rand(3), expected)
-    assert module.training and all(parameter.grad is None for parameter in module.parameters())
+    assert module.training
+    assert all(parameter.grad is None for parameter in module.parameters())
 
     def broken() -> torch.Tensor:
         raise RuntimeError("no cells")

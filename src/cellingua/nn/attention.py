@@ -1,4 +1,4 @@
-"""Exact multi-head attention, and its plain twin."""
+"""Exact multi-head attention, and its plain twin. `cellingua.nn.favor` has the approximation of linear cost."""
 
 from __future__ import annotations
 
@@ -48,26 +48,39 @@ class Attention(nn.Module):
     width
         Width of the queries and of the output.
     heads
-        Number of heads; divides `width`.
+        Number of heads; divides `width` unless `head_width` is given.
     memory_width
         Width of what the keys and values are made of; None for self-attention.
     dropout
         Share of attention weights dropped in training.
+    head_width
+        Width of a head; None divides `width` among the heads.
+    bias
+        Whether queries, keys and values have a bias (the output layer always has).
     """
 
     #: Set on a module (or on the class) to use the plain twin.
     plain = False
 
-    def __init__(self, width: int, heads: int, memory_width: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        memory_width: int | None = None,
+        dropout: float = 0.0,
+        head_width: int | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"{heads} heads do not divide a width of {width}")
         self.heads, self.dropout = heads, dropout
         source = width if memory_width is None else memory_width
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source, width)
-        self.value = nn.Linear(source, width)
-        self.output = nn.Linear(width, width)
+        inner = width if head_width is None else heads * head_width
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(source, inner, bias=bias)
+        self.value = nn.Linear(source, inner, bias=bias)
+        self.output = nn.Linear(inner, width)
 
     def forward(self, states: Tensor, mask: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
         """Return (B, Q, width).
@@ -95,5 +108,5 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, states: Tensor) -> Tensor:
-        """Return (B, L, width) as (B, heads, L, width / heads)."""
+        """Return (B, L, inner width) as (B, heads, L, width of a head)."""
         return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)

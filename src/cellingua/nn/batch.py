@@ -7,6 +7,7 @@ other, and where each cell begins. A tower that needs a rectangle asks for one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -139,3 +140,77 @@ class CellStates:
     pooled: Tensor
     hidden: Tensor | None = None
     mask: Tensor | None = None
+
+
+class Binned(Protocol):
+    """Cells as binned tokens: see `cellingua.cells.binned`."""
+
+    @property
+    def indptr(self) -> np.ndarray:
+        """int64 (n + 1,): where each cell begins."""
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """int8 (total,): the bins."""
+
+    @property
+    def genes(self) -> np.ndarray:
+        """int32 (total,): the genes, in the model's order."""
+
+
+@dataclass(frozen=True)
+class BinnedBatch:
+    """A minibatch of cells as binned gene tokens, a rectangle padded on the right.
+
+    Parameters
+    ----------
+    tokens
+        int64 (B, L): bins; ``n_tokens - 2`` is CLS (first in every cell), ``n_tokens - 1`` is padding.
+    genes
+        int64 (B, L): genes in the model's order; `n_genes` is CLS, ``n_genes + 1`` is padding.
+    mask
+        bool (B, L): True for CLS and genes.
+    """
+
+    tokens: Tensor
+    genes: Tensor
+    mask: Tensor
+
+    @classmethod
+    def from_cells(
+        cls, cells: Binned, n_genes: int, device: torch.device | str = "cpu", *, n_tokens: int = 8
+    ) -> BinnedBatch:
+        """Build a batch of CLS and the genes of each cell, padded to the longest of them."""
+        indptr = np.asarray(cells.indptr, np.int64)
+        lengths = np.diff(indptr)
+        shape = (len(lengths), 1 + int(lengths.max(initial=0)))
+        tokens, genes = np.full(shape, n_tokens - 1, np.int64), np.full(shape, n_genes + 1, np.int64)
+        mask = np.arange(shape[1]) <= lengths[:, None]
+        tokens[:, 0], genes[:, 0] = n_tokens - 2, n_genes
+        real = slice(indptr[0], indptr[-1])
+        tokens[:, 1:][mask[:, 1:]] = cells.tokens[real]
+        genes[:, 1:][mask[:, 1:]] = cells.genes[real]
+        return cls(*(torch.from_numpy(array).to(device) for array in (tokens, genes, mask)))
+
+    @classmethod
+    def every_gene(cls, cells: Binned, n_genes: int, device: torch.device | str = "cpu") -> BinnedBatch:
+        """Build scBERT's batch: all genes, those without a count as token 0, and a last slot of token 0."""
+        indptr = np.asarray(cells.indptr, np.int64)
+        tokens = np.zeros((len(indptr) - 1, n_genes + 1), np.int64)
+        real = slice(indptr[0], indptr[-1])
+        tokens[np.repeat(np.arange(len(tokens)), np.diff(indptr)), cells.genes[real]] = cells.tokens[real]
+        genes = np.broadcast_to(np.arange(n_genes + 1), tokens.shape).copy()
+        mask = np.ones(tokens.shape, np.bool_)
+        return cls(*(torch.from_numpy(array).to(device) for array in (tokens, genes, mask)))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 (B,): tokens of each cell, CLS counted."""
+        return self.mask.sum(dim=1)
+
+    def to(self, device: torch.device | str) -> BinnedBatch:
+        """Return the batch on `device`."""
+        return BinnedBatch(self.tokens.to(device), self.genes.to(device), self.mask.to(device))

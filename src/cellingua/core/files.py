@@ -65,6 +65,20 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path} could not be written: {reason}.", "", "free some space, or another folder")
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Turn the `OSError` of a full disk into an `OutputError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _output_error(path, error) from error
+        raise
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place if the block succeeds, else remove it.
@@ -73,7 +87,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     full disk becomes an `OutputError` that names the path.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    with full_disk(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(descriptor)
     partial = Path(name)
     # mkstemp makes private files; results should have the permissions the user's umask gives.
@@ -81,12 +96,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     os.umask(umask)
     partial.chmod(0o666 & ~umask)
     try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _output_error(path, error) from error
-        raise
+        with full_disk(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
@@ -99,19 +111,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     try:
-        yield partial
-        partial.chmod(0o755)
-        old = None
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            os.replace(path, old / "was")
-        os.replace(partial, path)
-        if old is not None:
-            shutil.rmtree(old)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _output_error(path, error) from error
-        raise
+        with full_disk(path):
+            yield partial
+            partial.chmod(0o755)
+            old = None
+            if path.exists():
+                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+                os.replace(path, old / "was")
+            os.replace(partial, path)
+            if old is not None:
+                shutil.rmtree(old)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

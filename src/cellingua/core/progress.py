@@ -17,6 +17,9 @@ class Progress(Protocol):
     def advance(self, units: int = 1) -> None:
         """Report that `units` more are done."""
 
+    def status(self, text: str) -> None:
+        """Say how it stands; shown beside the bar from now on."""
+
     def say(self, text: str) -> None:
         """Tell the reader something worth a line."""
 
@@ -30,6 +33,9 @@ class Silent:
     def advance(self, units: int = 1) -> None:
         """Ignore."""
 
+    def status(self, text: str) -> None:
+        """Ignore."""
+
     def say(self, text: str) -> None:
         """Ignore."""
 
@@ -40,12 +46,12 @@ class Console:
     def __init__(self, write: Callable[[str], object] | None = None, *, live: bool | None = None) -> None:
         self._write = write or sys.stderr.write
         self._live = sys.stderr.isatty() if live is None else live
-        self._name, self._total, self._done = "", 0, 0
+        self._name, self._total, self._done, self._status = "", 0, 0, ""
         self._start = self._shown = time.monotonic()
 
     def step(self, name: str, total: int = 0) -> None:
         """Begin a step."""
-        self._name, self._total, self._done = name, total, 0
+        self._name, self._total, self._done, self._status = name, total, 0, ""
         self._start = time.monotonic()
         self._shown = 0.0 if self._live else self._start
         if not self._live:
@@ -62,9 +68,23 @@ class Console:
         self._shown = now
         rate = self._done / max(now - self._start, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
-        text = f"{self._name} {self._done:,}/{self._total:,} ({rate:,.0f}/s, {left:.0f} s left)"
+        rate_text = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+        status = f", {self._status}" if self._status else ""
+        text = f"{self._name} {self._done:,}/{self._total:,} ({rate_text}, {time_left(left)} left{status})"
         self._write(f"\r\033[K{text}" if self._live else f"{text}\n")
+
+    def status(self, text: str) -> None:
+        """Say how it stands; shown beside the bar from now on."""
+        self._status = text
 
     def say(self, text: str) -> None:
         """Write a line of its own."""
         self._write(f"\r\033[K{text}\n" if self._live else f"{text}\n")
+
+
+def time_left(seconds: float) -> str:
+    """Return seconds as people say them: "40 s", "12 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 3:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -103,3 +103,18 @@ def hardware() -> dict[str, Any]:
         "memory_gib": memory,
         "system": platform.system(),
     }
+
+
+def memory_in_use() -> int:
+    """Return the resident memory of this process that no file backs, in bytes (all resident memory off Linux)."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as handle:
+            return next(int(line.split()[1]) * 1024 for line in handle if line.startswith("RssAnon"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

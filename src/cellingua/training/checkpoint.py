@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cellingua.core.errors import ConfigError, ModelError
+from cellingua.core.errors import ConfigError, ModelError, OutputError
 from cellingua.core.files import atomic_path, sha256_file, write_json
+from cellingua.training.place import like, whole
 
 NAME = "checkpoint"
+_FULL = ("os error 28", "os error 27", "os error 122")  # how safetensors says that there is no space
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 def save_checkpoint(
-    folder: Path, module: nn.Module, optimiser: torch.optim.Optimizer, step: int, config: dict[str, Any]
+    folder: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    config: dict[str, Any],
+    *,
+    first: Callable[[Callable[[], None]], None] = _at_once,
 ) -> None:
     """Write ``folder/checkpoint``; the last good one stays until this one is complete.
 
@@ -33,22 +45,62 @@ def save_checkpoint(
         Steps done.
     config
         What the run was started with; a resume with another one is refused.
+    first
+        Does what it is given in the first of several processes; all of them must call this function.
+
+    Raises
+    ------
+    OutputError
+        The disk is full: the last good checkpoint is kept.
     """
-    tensors = {f"weights.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"state.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    path = folder / NAME
-    path.mkdir(parents=True, exist_ok=True)
-    state = _state(path, step)
-    with atomic_path(state) as partial:
-        save_file(tensors, partial)
-    write_json(path / "run.json", {"step": step, "config": config, "sha256": sha256_file(state)})
+    tensors = dict(_tensors(module, optimiser))
+
+    def write() -> None:
+        path = folder / NAME
+        path.mkdir(parents=True, exist_ok=True)
+        state = _state(path, step)
+        try:
+            with atomic_path(state) as partial:
+                save_file(tensors, partial)
+            write_json(path / "run.json", {"step": step, "config": config, "sha256": sha256_file(state)})
+        except (OutputError, SafetensorError) as error:
+            _clear(path)
+            if isinstance(error, SafetensorError) and not any(sign in str(error) for sign in _FULL):
+                raise
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            raise OutputError(
+                f"{state} could not be written: the disk is full (a checkpoint has {size / 1e6:,.0f} MB; the last "
+                "good one is kept until the next is whole).",
+                "",
+                "free some space; the same call goes on from the last good checkpoint",
+            ) from error
+        _clear(path)
+
+    first(write)
+
+
+def _clear(path: Path) -> None:
+    """Remove all but the checkpoint that ``run.json`` names: the one before it, and what a killed run left."""
+    held = path / "run.json"
+    named = json.loads(held.read_text(encoding="utf-8"))["step"] if held.is_file() else None
     for other in path.iterdir():
-        if other.name not in (state.name, "run.json"):
-            other.unlink()  # the checkpoint before this one, and what a killed run left
+        if other.name != "run.json" and other != _state(path, named):
+            other.unlink()
 
 
-def _state(path: Path, step: int) -> Path:
+def _tensors(module: nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield all tensors by name; two names of one tensor are stored as two."""
+    seen: set[int] = set()
+    for name, tensor in module.state_dict().items():
+        held = whole(tensor).detach().contiguous()
+        yield f"weights.{name}", held.clone() if held.data_ptr() in seen else held
+        seen.add(held.data_ptr())
+    for index, state in optimiser.state_dict()["state"].items():
+        for key, value in state.items():
+            yield f"state.{index}.{key}", whole(torch.as_tensor(value)).contiguous()
+
+
+def _state(path: Path, step: int | None) -> Path:
     return path / f"step-{step}.safetensors"
 
 
@@ -85,6 +137,13 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
             index, key = rest.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
     try:
+        held_now = module.state_dict()
+        weights = {name: like(tensor, held_now.get(name, tensor)) for name, tensor in weights.items()}
+        trained = [p for group in optimiser.param_groups for p in group["params"]]
+        for index, values in state.items():
+            if index >= len(trained):
+                raise ValueError(f"there are {len(trained)} trained weights, and it holds number {index}")
+            state[index] = {key: like(value, trained[index]) for key, value in values.items()}
         module.load_state_dict(weights)
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     except (RuntimeError, ValueError) as error:

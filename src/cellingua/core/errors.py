@@ -10,7 +10,8 @@
         ├── GeneError         too few genes are known, or another species
         ├── LabelError        a label, term or tissue does not exist, is empty or repeated
         ├── ConfigError       a configuration key or value is wrong
-        └── ModelError        a model folder is missing, damaged or of another kind
+        ├── ModelError        a model folder is missing, damaged or of another kind
+        └── EngineError       a training step would not be exact
 """
 
 from __future__ import annotations
@@ -75,3 +76,7 @@ class ConfigError(InputError):
 
 class ModelError(InputError):
     """A model is missing, damaged, or of another kind."""
+
+
+class EngineError(InputError):
+    """A divide-and-conquer step would not have the gradients of the whole batch."""

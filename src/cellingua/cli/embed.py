@@ -15,11 +15,13 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         parents=[common],
         help="write embeddings of cells",
         description="Write a copy of the file with an embedding of every cell in obsm: X_langcell (joint space, "
-        "unit length, comparable with texts) or X_langcell_cls (the cell tower's own state).",
+        "unit length, comparable with texts) or X_langcell_cls (the cell tower's own state); with a CellLM, X_cellm.",
     )
     parser.add_argument("file", metavar="FILE", help="h5ad, zarr, 10x .h5, or a 10x mtx folder")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.h5ad", help="where to write")
-    parser.add_argument("--state", choices=("joint", "cls"), default="joint", help="default: joint")
+    parser.add_argument(
+        "--state", choices=("joint", "cls"), default="joint", help="LangCell's state (default: joint); a CellLM has one"
+    )
     add_reading(parser)
     parser.add_argument("--force", action="store_true", help="replace OUT, and the key, if they exist")
     add_running(parser)
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.core.files import refuse_overwrite
     from cellingua.core.progress import Console, Silent
     from cellingua.core.runtime import pick_device, set_threads
-    from cellingua.models.shelf import load_model
+    from cellingua.models.shelf import load_any
     from cellingua.tasks.annotate import unique_names
     from cellingua.tasks.embed import embed_cells, embedding_key
     from cellingua.tasks.writing import check_file_embedding, write_annotated
@@ -43,13 +45,13 @@ def run(args: argparse.Namespace) -> int:
     refuse_same(Path(args.file), output)
     refuse_overwrite(output, force=args.force)
     set_threads(args.threads)
-    key = embedding_key(args.state)
     progress = Silent() if args.quiet else Console()
     with open_cells(args.file) as cells:
         diagnosis = examine(cells, layer=args.layer)
         diagnosis.raise_if_refused()
+        model = load_any(args.model, device=pick_device(args.device).name)
+        key = embedding_key(args.state, model)
         check_file_embedding(cells, key, overwrite=args.force)
-        model = load_model(args.model, device=pick_device(args.device).name)
         with staged([output]) as partial:
             values = embed_cells(cells, diagnosis, model, args.state, progress)
             names, renamed = unique_names(cells.obs.index)

@@ -44,6 +44,7 @@ from cellingua.words.wordpiece import WordPiece, from_json
 
 VERSION = 1
 KIND = "langcell"
+KINDS = (KIND, "cellm")
 CONFIG, WEIGHTS, TEXT = "config.json", "weights.safetensors", "text.safetensors"
 GENES, TERMS, CALIBRATION = "genes.tsv.gz", "terms.safetensors", "calibration.json"
 EVIDENCE = "evidence.safetensors"
@@ -174,8 +175,8 @@ def _read_evidence(path: Path) -> MarkerEvidence:
     return MarkerEvidence.from_bytes(path.read_bytes(), str(path))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return ``config.json`` of a model folder after checking its version, kind and keys."""
+def read_config(folder: Path, kind: str | None = KIND) -> dict[str, Any]:
+    """Return ``config.json`` of a model folder after checking its version, kind (None: any) and keys."""
     path = folder / CONFIG
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -184,8 +185,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(held, dict) or held.get("format_version") != VERSION:
         version = held.get("format_version") if isinstance(held, dict) else None
         raise ModelError(f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua")
-    if held.get("kind") != KIND:
-        raise ModelError(f"{path} describes a model of kind {held.get('kind')!r}.", repr(KIND))
+    if held.get("kind") not in (KINDS if kind is None else (kind,)):
+        expected = " or ".join(repr(name) for name in (KINDS if kind is None else (kind,)))
+        raise ModelError(f"{path} describes a model of kind {held.get('kind')!r}.", expected)
     unknown = sorted(set(held) - set(KEYS))
     missing = [key for key in KEYS if key not in held]
     if unknown or missing:
@@ -203,7 +205,7 @@ def _build_config(values: Any, folder: Path) -> LangCellConfig:
         raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """Skips the drawing of random starting weights."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -215,9 +217,9 @@ class _NoDraws(TorchFunctionMode):
 def _shapes(config: LangCellConfig) -> LangCellModule:
     """Return the module on the meta device: shapes without memory.
 
-    Without `_NoDraws`, drawing on the meta device would import torch's compiler, which takes longer than all else.
+    Without `NoDraws`, drawing on the meta device would import torch's compiler, which takes longer than all else.
     """
-    with torch.device("meta"), _NoDraws():
+    with torch.device("meta"), NoDraws():
         return LangCellModule(config).requires_grad_(False)
 
 

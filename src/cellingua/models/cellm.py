@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class CellLMConfig:
     """
 
     performer: PerformerConfig
-    bins: BinConfig = BinConfig()
+    bins: BinConfig = field(default_factory=BinConfig)
     discrimination: bool = True
     gene_table: str = ""
 

@@ -59,8 +59,11 @@ def their_name(ours: str) -> str:
     return f"encoder.layer.{number}.{LAYER[part]}.{kind}"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a ``.safetensors`` file, or a torch file of tensors alone (no pickled code is ever run)."""
+def read_tensors(path: Path, wrapper: str | None = None) -> dict[str, Tensor]:
+    """Read a ``.safetensors`` file, or a torch file of tensors alone (no pickled code is ever run).
+
+    `wrapper` is a key that the tensors may lie under, beside other things, as in a saved training run.
+    """
     if not path.is_file():
         raise ModelError(f"{path} is missing.", "a file of weights")
     try:
@@ -71,6 +74,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             held = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
+    if wrapper is not None and isinstance(held, Mapping) and wrapper in held:
+        held = held[wrapper]
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         raise ModelError(f"{path} is not a table of tensors.", "a torch state dict")
     return dict(held)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from cellingua.core.errors import ModelError
 from cellingua.models.bundle import CONFIG, load_bundle, read_config
+from cellingua.models.cellm import KIND as CELLM
+from cellingua.models.cellm import CellLMModel
+from cellingua.models.cellm_bundle import load_cellm
 from cellingua.models.manifest import read_manifest
 from cellingua.models.model import LangCellModel
 
@@ -29,7 +32,8 @@ def list_models(shelf: Path = BUNDLED) -> list[ModelInfo]:
     """Return the models on the shelf, by name; their weights are not read."""
     folders = sorted(path.parent for path in shelf.glob(f"*/{CONFIG}"))
     return [
-        ModelInfo(path.name, read_manifest(path).size, str(read_config(path)["description"]), path) for path in folders
+        ModelInfo(path.name, read_manifest(path).size, str(read_config(path, None)["description"]), path)
+        for path in folders
     ]
 
 
@@ -62,5 +66,28 @@ def find_model(name_or_folder: str | Path, shelf: Path = BUNDLED) -> Path:
 
 
 def load_model(name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED) -> LangCellModel:
-    """Load a model by name or folder; every file is checked before it's read (`find_model`, `load_bundle`)."""
-    return load_bundle(find_model(name_or_folder, shelf), device)
+    """Load a LangCell model by name or folder; every file is checked before it's read.
+
+    Raises
+    ------
+    ModelError
+        There is no such model (`find_model`), it is damaged (`load_bundle`), or it is a CellLM, which has no words.
+    """
+    model = load_any(name_or_folder, device, shelf)
+    if not isinstance(model, LangCellModel):
+        raise ModelError(
+            f"{name_or_folder} is a CellLM, which embeds cells and knows no words.",
+            "a LangCell model",
+            f"{DEFAULT}, or cellingua embed with this one",
+        )
+    return model
+
+
+def load_any(
+    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED
+) -> LangCellModel | CellLMModel:
+    """Load a model of either kind by name or folder; every file is checked before it's read."""
+    folder = find_model(name_or_folder, shelf)
+    read_manifest(folder)  # says best what is wrong with a folder that is no model
+    kind = read_config(folder, None)["kind"]
+    return load_cellm(folder, device) if kind == CELLM else load_bundle(folder, device)

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cellingua.nn.attention import Attention
@@ -160,7 +160,8 @@ class FavorAttention(Attention):
     @torch.no_grad()
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Draw new random features, in place (never while a graph that read the old ones is waiting)."""
-        self.features.copy_(draw_features(*self.features.shape, generator))
+        count, width = self.features.shape
+        self.features.copy_(draw_features(count, width, generator))
 
     def forward(
         self,

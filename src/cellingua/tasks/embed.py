@@ -1,4 +1,4 @@
-"""Embeddings of cells: the joint space of cells and texts, or the tower's own state."""
+"""Embeddings of cells: LangCell's joint space of cells and texts, its tower's own state, or CellLM's state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
+from cellingua.cells.binned import crowding
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
@@ -14,18 +15,22 @@ from cellingua.cells.reading import CellFile, open_cells
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device
+from cellingua.models.cellm import CellLMModel
 from cellingua.models.model import LangCellModel
-from cellingua.models.shelf import load_model
+from cellingua.models.shelf import load_any
 from cellingua.tasks.options import MODEL
-from cellingua.tasks.scoring import embed_blocks
+from cellingua.tasks.scoring import ROWS, embed_blocks
 
 KEYS = {"joint": "X_langcell", "cls": "X_langcell_cls"}
+CELLM_KEY = "X_cellm"
+
+Model = LangCellModel | CellLMModel
 
 
 def embed(
     cells: AnnData | CellFile | str | Path,
     *,
-    model: str | Path | LangCellModel = MODEL,
+    model: str | Path | Model = MODEL,
     state: str = "joint",
     layer: str | None = None,
     overwrite: bool = False,
@@ -37,11 +42,13 @@ def embed(
     Parameters
     ----------
     cells
-        An AnnData (the embedding is written to ``obsm["X_langcell"]`` or ``obsm["X_langcell_cls"]``), or a path.
+        An AnnData (the embedding is written to ``obsm["X_langcell"]`` or ``obsm["X_langcell_cls"]``; with a CellLM,
+        to ``obsm["X_cellm"]``), or a path.
     model
         Name of a bundled model, a model folder, or a loaded model.
     state
-        ``joint``: unit length, comparable with texts. ``cls``: the tower's pooled state before projection.
+        ``joint``: unit length, comparable with texts. ``cls``: the tower's pooled state before projection. A CellLM
+        has one state, that of CLS, whatever is asked for.
     layer
         Layer that holds the counts; by default they are looked for.
     overwrite
@@ -56,10 +63,10 @@ def embed(
     InputError
         The cells can't be used, `state` is neither, or the key exists and `overwrite` is False.
     """
-    key = embedding_key(state)
+    loaded = load_any(model, device=pick_device(device).name) if isinstance(model, str | Path) else model
+    key = embedding_key(state, loaded)
     if isinstance(cells, AnnData) and key in cells.obsm and not overwrite:
         raise InputError(f"obsm has a key {key!r} already.", "a key that is free", "overwrite=True to replace it")
-    loaded = model if isinstance(model, LangCellModel) else load_model(model, device=pick_device(device).name)
     source = cells if isinstance(cells, CellFile) else open_cells(cells)
     values = embed_cells(source, examine(source, layer=layer), loaded, state, progress or Silent())
     if isinstance(cells, AnnData):
@@ -67,21 +74,45 @@ def embed(
     return values
 
 
-def embedding_key(state: str) -> str:
-    """Return the key of ``obsm`` for a state, or refuse a state that does not exist."""
+def embedding_key(state: str, model: Model) -> str:
+    """Return the key of ``obsm`` for a state of a model, or refuse a state that does not exist."""
     if state not in KEYS:
         raise InputError(f"There is no state {state!r}.", " or ".join(KEYS))
-    return KEYS[state]
+    return CELLM_KEY if isinstance(model, CellLMModel) else KEYS[state]
 
 
-def embed_cells(
-    cells: CellFile, diagnosis: Diagnosis, model: LangCellModel, state: str, progress: Progress
-) -> np.ndarray:
-    """Return the embedding of an opened file in row blocks, float32 (n, d)."""
+def embed_cells(cells: CellFile, diagnosis: Diagnosis, model: Model, state: str, progress: Progress) -> np.ndarray:
+    """Return the embedding of an opened file in row blocks, float32 (n, d); 0 for a cell without a single token."""
     diagnosis.raise_if_refused()
     progress.step("Embedding cells", cells.n_cells)
+    blocks = CountBlocks(cells, diagnosis)
+    if isinstance(model, CellLMModel):
+        return _embed_binned(blocks, model, progress)
     parts = []
-    for block, embedding, _ in embed_blocks(CountBlocks(cells, diagnosis), model, state):
+    for block, embedding, _ in embed_blocks(blocks, model, state):
         parts.append(embedding)
         progress.advance(block.stop - block.start)
+    return np.concatenate(parts)
+
+
+def _embed_binned(blocks: CountBlocks, model: CellLMModel, progress: Progress) -> np.ndarray:
+    """Return CellLM's embeddings, and tell what its tokens leave out or crowd together."""
+    top = model.config.bins.bins
+    parts, histogram, truncated = [], np.zeros(top + 1, np.int64), 0
+    for block in blocks.blocks(ROWS):
+        binned = model.bin(block)
+        embedding = model.encode_cells(binned)
+        embedding[binned.lengths == 0] = 0.0
+        parts.append(embedding)
+        histogram += binned.histogram(top)
+        truncated += int(binned.truncated.sum())
+        progress.advance(block.stop - block.start)
+    if truncated:
+        progress.say(
+            f"{truncated:,} cells hold more than {model.config.bins.length:,} tokens; the genes beyond that were left "
+            f"out (policy: {model.config.bins.beyond})."
+        )
+    warning = crowding(histogram)
+    if warning is not None:
+        progress.say(warning)
     return np.concatenate(parts)

@@ -1,0 +1,120 @@
+"""A CellLM model as one folder, and back: the same kind of folder as LangCell's, without words.
+
+::
+
+    config.json           format_version, kind "cellm", name, description, architecture and bins
+    weights.safetensors   encoder with gene embeddings and random features, heads
+    genes.tsv.gz          ensembl_id, symbol, token (the gene's number in the model), median (1: not used)
+    card.md
+    manifest.json         size and SHA-256 of each file
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cellingua.core.config import from_dict, to_dict
+from cellingua.core.errors import ConfigError, ModelError
+from cellingua.core.files import atomic_folder, write_json, write_text
+from cellingua.models.bundle import CARD, CONFIG, GENES, VERSION, WEIGHTS, NoDraws, read_config
+from cellingua.models.cellm import KIND, CellLMConfig, CellLMModel, CellLMModule
+from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.manifest import read_manifest, write_manifest
+from cellingua.models.storage import assign, pack, unpack
+
+REQUIRED = (CONFIG, WEIGHTS, GENES)
+
+
+@dataclass(frozen=True)
+class CellLMParts:
+    """What a CellLM folder is made of.
+
+    Parameters
+    ----------
+    name, description
+        For people; the description is one line.
+    module
+        The weights.
+    genes
+        The model's genes: see `numbered_genes`.
+    card
+        The model card, in Markdown.
+    """
+
+    name: str
+    description: str
+    module: CellLMModule
+    genes: GeneTable
+    card: str = ""
+
+
+def numbered_genes(ensembl_ids: np.ndarray, symbols: np.ndarray, numbers: np.ndarray | None = None) -> GeneTable:
+    """Return the table of genes that are numbered 0, 1, 2, …, or by `numbers`."""
+    numbers = np.arange(len(ensembl_ids)) if numbers is None else numbers
+    ids, names = np.asarray(ensembl_ids, dtype=np.str_), np.asarray(symbols, dtype=np.str_)
+    return GeneTable(ids, names, numbers.astype(np.int32), np.ones(len(ids)))
+
+
+def save_cellm(folder: Path, parts: CellLMParts, *, storage: str = "float16") -> None:
+    """Write a model folder; it appears complete or not at all, and replaces one that is there.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    parts
+        What.
+    storage
+        ``float32``, ``float16`` or ``int8``.
+    """
+    config = {
+        "format_version": VERSION,
+        "kind": KIND,
+        "name": parts.name,
+        "description": parts.description,
+        "model": to_dict(parts.module.config),
+    }
+    with atomic_folder(Path(folder)) as partial:
+        write_json(partial / CONFIG, config)
+        write_text(partial / CARD, parts.card)
+        (partial / WEIGHTS).write_bytes(pack(parts.module.state_dict(), storage))
+        (partial / GENES).write_bytes(parts.genes.to_bytes())
+        write_manifest(partial)
+
+
+def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
+    """Load a model folder.
+
+    Raises
+    ------
+    ModelError
+        A file is missing, damaged, or does not fit the others; the first one is named.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    listed = [name for name, entry in manifest.files.items() if not entry.optional]
+    for name in dict.fromkeys([*REQUIRED, *listed]):
+        manifest.verified(name)
+    held = read_config(folder, KIND)
+    if not isinstance(held["model"], dict):
+        raise ModelError(f"{folder / CONFIG}: 'model' is {held['model']!r}.", "a mapping")
+    try:
+        config = from_dict(CellLMConfig, held["model"])
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
+    with torch.device("meta"), NoDraws():
+        module = CellLMModule(config).requires_grad_(False)
+    assign(module, unpack(folder / WEIGHTS), folder / WEIGHTS)
+    return CellLMModel(
+        name=held["name"],
+        hash=manifest.hash,
+        config=config,
+        module=module.requires_grad_(False).to(device).eval(),
+        genes=read_gene_table(folder / GENES),
+        device=device,
+        folder=folder,
+    )

@@ -193,10 +193,10 @@ def _start_work(out: Path, plan: dict[str, Any], progress: Progress) -> None:
 
 def _categories(files: Sequence[SurveyedFile], labels: Sequence[LabelColumn]) -> dict[str, list[str]]:
     """Return the values of each column; a donor is called by its file and its name there."""
-    donors = [f"{file.name}/{donor}" for file in files for donor in (*file.values[DONOR], "")]
+    donors = [f"{file.name}/{donor}" for file in files for donor in (*file.labels[DONOR], "")]
     found = {FILE: [file.name for file in files], DONOR: donors}
     for label in labels:
-        found[label.name] = sorted({value for file in files for value in file.values[label.name]})
+        found[label.name] = sorted({value for file in files for value in file.labels[label.name]})
     return found
 
 

@@ -23,7 +23,7 @@ from cellingua.core.files import atomic_path, write_json
 
 ASIDE = 255  # the byte of a value that stands in `large`
 ALIGN = 64
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "indptr": np.dtype("<i8"),
     "genes": np.dtype("<u2"),
     "small": np.dtype("u1"),
@@ -125,7 +125,7 @@ def encode(
         large_at,
         values[large_at].astype(np.float32),
         np.asarray(totals, np.float64),
-        np.asarray(codes, np.int32).reshape(len(totals), -1),
+        np.asarray(codes, np.int32),
         np.asarray(places, np.int64),
     )
 
@@ -171,9 +171,9 @@ def write_shard(path: Path, cells: EncodedCells) -> dict[str, Any]:
             digest.update(padding)
             offset += len(padding)
             arrays[name] = {"offset": offset, "dtype": dtype.str, "shape": list(array.shape)}
-            held = memoryview(array).cast("B") if array.size else memoryview(b"")
-            handle.write(held)
-            digest.update(held)
+            content = array.data if array.size else memoryview(b"")
+            handle.write(content)
+            digest.update(content)
             offset += array.nbytes
     index = {
         "cells": len(cells),

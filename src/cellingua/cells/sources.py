@@ -40,6 +40,11 @@ class CellRows:
     def __len__(self) -> int:
         return len(self.totals)
 
+    def take(self, rows: NDArray[np.integer]) -> CellRows:
+        """Return some of the cells, in that order."""
+        labels = {name: codes[rows] for name, codes in self.labels.items()}
+        return CellRows(csr_matrix(self.counts[rows]), self.totals[rows], labels, self.places[rows])
+
 
 class CellSource(Protocol):
     """Cells on one gene axis that are read by row number."""
@@ -69,6 +74,14 @@ def read_in_blocks(source: CellSource, seed: int, epoch: int, size: int) -> Iter
     starts = np.arange(0, len(source), size)
     for start in np.random.default_rng([seed, 11, epoch]).permutation(starts):
         yield source.read(np.arange(start, min(start + size, len(source))))
+
+
+def runs(rows: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of runs of neighbours, in the order of `rows`."""
+    breaks = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    for begin, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+        if end > begin:
+            yield int(rows[begin]), int(rows[end - 1]) + 1
 
 
 def cell_names(source: CellSource, rows: NDArray[np.integer]) -> list[str]:
@@ -136,4 +149,5 @@ def normal_or_cancer(source: CellSource, column: str, normal: Sequence[str] = NO
 
 def rows_of(source: CellSource, column: str, values: Sequence[str]) -> NDArray[np.int64]:
     """Return the rows of cells whose `column` is one of `values`, for holding out a study or a donor."""
-    return np.flatnonzero(np.isin(source.column(column), codes_of(source, column, values)))
+    codes = codes_of(source, column, values)
+    return np.flatnonzero(np.isin(source.column(column), codes))

@@ -84,7 +84,7 @@ class SurveyedFile:
         Cells.
     size, changed
         Bytes and time of the last change (nanoseconds), by which a later run knows the file again.
-    values
+    labels
         Label column -> distinct known values, "donor" among them.
     notes
         Warnings of the doctor.
@@ -95,7 +95,7 @@ class SurveyedFile:
     n_cells: int
     size: int
     changed: int
-    values: dict[str, tuple[str, ...]]
+    labels: dict[str, tuple[str, ...]]
     notes: tuple[str, ...]
 
     def key(self) -> list[object]:
@@ -231,9 +231,9 @@ def _check_label(label: LabelColumn, files: Sequence[SurveyedFile], present: set
     if lacking:
         known = ", ".join(sorted(present)[:12]) or "none"
         raise LabelError(f"No file has the column {lacking[0]!r} in obs.", f"one of: {known}")
-    values = {value for file in files for value in file.values[label.name]}
-    if len(values) < 2:
-        only = f"one value, {values.pop()!r}," if values else "no known value"
+    held = {value for file in files for value in file.labels[label.name]}
+    if len(held) < 2:
+        only = f"one value, {held.pop()!r}," if held else "no known value"
         raise LabelError(
             f"The label {label.name!r} has {only} in all cells.",
             "a label that tells cells apart",

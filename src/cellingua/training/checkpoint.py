@@ -140,10 +140,10 @@ def load_checkpoint(folder: Path, module: nn.Module, optimiser: torch.optim.Opti
         held_now = module.state_dict()
         weights = {name: like(tensor, held_now.get(name, tensor)) for name, tensor in weights.items()}
         trained = [p for group in optimiser.param_groups for p in group["params"]]
-        for index, values in state.items():
-            if index >= len(trained):
-                raise ValueError(f"there are {len(trained)} trained weights, and it holds number {index}")
-            state[index] = {key: like(value, trained[index]) for key, value in values.items()}
+        for number, values in state.items():
+            if number >= len(trained):
+                raise ValueError(f"there are {len(trained)} trained weights, and it holds number {number}")
+            state[number] = {key: like(value, trained[number]) for key, value in values.items()}
         module.load_state_dict(weights)
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     except (RuntimeError, ValueError) as error:

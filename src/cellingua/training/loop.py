@@ -225,7 +225,7 @@ class _Loop:
     def _step(self, step: int) -> None:
         """Do one step; write a line of the log where it is due."""
         config, place = self.config, self.place
-        torch.manual_seed(config.seed * 1_000_003 + step)
+        torch.manual_seed(config.seed * 1_000_003 + step + (place.rank << 40))  # other dropout in other processes
         rate = rate_at(step, config.steps, config.optimise)
         for group in self.optimiser.param_groups:
             group["lr"] = rate

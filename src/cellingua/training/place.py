@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cellingua.core.errors import ConfigError
 from cellingua.core.runtime import pick_device
+from cellingua.engine.processes import reduce_gradients
 
 STRATEGIES = ("ddp", "fsdp")
 PRECISIONS = ("float32", "bf16", "float64")
@@ -142,20 +143,9 @@ class ManyProcesses(OneProcess):
             _shard(module, self.device, self.world)
 
     def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sum the gradients over the processes in one message a type; sharded weights have theirs summed already."""
-        trained = [p for p in parameters if p.requires_grad]
-        if self.sharded or not trained:
-            return
-        # A weight that no process used has no gradient in any, so that the optimiser passes over it.
-        used = torch.tensor([p.grad is not None for p in trained], dtype=torch.float32, device=self.device)
-        dist.all_reduce(used)
-        trained = [p for p, n in zip(trained, used.tolist(), strict=True) if n > 0]
-        for dtype in {p.dtype for p in trained}:
-            group = [p for p in trained if p.dtype == dtype]
-            flat = torch.cat([torch.zeros_like(p).ravel() if p.grad is None else p.grad.ravel() for p in group])
-            dist.all_reduce(flat)
-            for p, part in zip(group, flat.split([p.numel() for p in group]), strict=True):
-                p.grad = part.view_as(p).clone()
+        """Sum the gradients over the processes; sharded weights have theirs summed already."""
+        if not self.sharded:
+            reduce_gradients(parameters)
 
     def sums(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sum named values over the processes (all have the same names)."""

@@ -348,8 +348,7 @@ def test_a_damaged_corpus_is_told(corpus: Corpus, tmp_path: Path, damage: str) -
     else:
         _edit(copy / "corpus.json", lambda index: index.update({damage: "another"}))
     with pytest.raises(FileError):
-        made = open_corpus(copy)
-        made.read(np.arange(len(made)))
+        open_corpus(copy).read(np.arange(len(corpus)))
 
 
 def test_a_flipped_byte_is_seen_when_asked(corpus: Corpus, tmp_path: Path) -> None:

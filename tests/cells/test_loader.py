@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +10,15 @@ import pytest
 import small_world
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from plain_source import Numbers
 
 from cellingua.cells.corpus import Corpus
 from cellingua.cells.loader import Loader, LoaderConfig
 from cellingua.cells.prepare import CorpusConfig, prepare_corpus
 from cellingua.cells.scdataset import ScDatasetSource, as_scdataset
 from cellingua.cells.shards import EncodedCells, encode, join, open_shard, write_shard
-from cellingua.cells.sources import CellRows, read_in_blocks
+from cellingua.cells.sources import CellRows
 from cellingua.core.errors import ConfigError, FileError
-
-
-class Numbers:
-    """A source whose cell `i` has the place `i`."""
-
-    n_genes = 3
-    categories = {"file": ("f",), "donor": ("d",)}  # noqa: RUF012
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def read(self, rows: NDArray[np.integer]) -> CellRows:
-        rows = np.asarray(rows)
-        counts = small_world.csr_matrix(np.ones((len(rows), 3), np.float32))
-        zeros = np.zeros(len(rows), np.int32)
-        return CellRows(counts, np.ones(len(rows)), {"file": zeros, "donor": zeros}, rows)
-
-    def column(self, name: str) -> NDArray[np.int32]:
-        return np.zeros(self.n, np.int32)
-
-    def blocks(self, seed: int, epoch: int, size: int) -> Iterator[CellRows]:
-        return read_in_blocks(self, seed, epoch, size)
 
 
 def places(step: int, rows: CellRows) -> list[int]:

@@ -107,29 +107,38 @@ KILLED = """
 """
 
 
-def test_killed_at_any_instant_and_resumed_is_an_unbroken_run(tmp_path: Path) -> None:
-    # Each step writes a checkpoint, so nearly every instant lies inside of one being written.
-    steps = 5000
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(tmp_path), str(steps)]
+def start_and_kill(folder: Path, steps: int) -> int:
+    """Start the run in another process, kill it at a random instant, and return the steps that are kept."""
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(folder), str(steps)]
+    run = folder / "checkpoint" / "run.json"
+    before = run.stat().st_mtime_ns if run.is_file() else 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        while not (tmp_path / "checkpoint" / "run.json").is_file() and process.poll() is None:
-            time.sleep(0.005)
+        while (not run.is_file() or run.stat().st_mtime_ns == before) and process.poll() is None:
+            time.sleep(0.002)
         time.sleep(random.SystemRandom().uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    reached = json.loads((tmp_path / "checkpoint" / "run.json").read_text())["step"]
-    assert 0 < reached < steps
+    return int(json.loads(run.read_text())["step"])
+
+
+def test_killed_at_any_instants_and_resumed_is_an_unbroken_run(tmp_path: Path) -> None:
+    # Each step writes a checkpoint, so nearly every instant lies inside of one being written.
+    steps = 5000
+    reached = [start_and_kill(tmp_path, steps) for _ in range(3)]
+    assert 0 < reached[0] < reached[1] < reached[2] < steps
     config = replace(CONFIG, steps=steps, checkpoint_every=1)
     resumed, unbroken = Task(), Task()
-    resumed.stop_at = unbroken.stop_at = reached + 3
+    resumed.stop_at = unbroken.stop_at = reached[2] + 3
     for task, folder in ((resumed, tmp_path), (unbroken, None)):
         with pytest.raises(KeyboardInterrupt):
             task.train(config, folder=folder)
-    assert resumed.seen == [reached, reached + 1, reached + 2]
+    assert resumed.seen == [reached[2], reached[2] + 1, reached[2] + 2]
     assert_same(resumed.module, unbroken.module)
     assert sorted(path.suffix for path in (tmp_path / "checkpoint").iterdir()) == [".json", ".safetensors"]
+    logged = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert logged == list(range(0, reached[2] + 3, 10))
 
 
 def test_a_kill_before_the_new_checkpoint_takes_over_leaves_the_old_one(

@@ -72,7 +72,7 @@ def read_tensors(path: Path, wrapper: str | None = None) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a file that isn't torch's: the error that follows says it better
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
     if wrapper is not None and isinstance(held, Mapping) and wrapper in held:
         held = held[wrapper]
@@ -224,7 +224,13 @@ def _common(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
     return {ours: config[theirs] for ours, theirs in keys.items()}
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: Path, rename: Callable[[str], str]) -> None:
+def fill(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: Path,
+    rename: Callable[[str], str],
+    ignored: tuple[str, ...] = IGNORED,
+) -> None:
     """Copy `tensors` into `module`; every weight must be there once, with its shape, and none may be left over.
 
     Parameters
@@ -237,6 +243,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: Path, rename: 
         For messages.
     rename
         Our name -> the name in `tensors`.
+    ignored
+        What names of weights that may be left over begin with.
     """
     wanted = module.state_dict()
     names = {ours: rename(ours) for ours in wanted}
@@ -251,7 +259,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: Path, rename: 
         if not bool(torch.isfinite(tensors[theirs]).all()):
             raise ModelError(f"{where}: {theirs!r} holds values that are not finite.", "finite weights")
     known = set(names.values())
-    unknown = sorted(name for name in tensors if name not in known and not name.startswith(IGNORED))
+    unknown = sorted(name for name in tensors if name not in known and not name.startswith(ignored))
     if unknown:
         raise ModelError(f"{where} holds the unknown weight {unknown[0]!r}.", "the weights of this architecture")
     module.load_state_dict({ours: tensors[theirs].to(torch.float32) for ours, theirs in names.items()})

@@ -99,7 +99,7 @@ def load_cellm_checkpoint(
     limit = None if performer.every_gene else length
     bins = bins or BinConfig(bins=performer.tokens - (2 if performer.every_gene else 3), length=limit)
     module = CellLMModule(CellLMConfig(performer, bins, discrimination=False, gene_table=f"released {kind}"))
-    fill(module.performer, tensors, path, their_name)
+    fill(module.performer, tensors, path, their_name, ignored=())
     table = tensors[their_name("gene.weight")]
     if table.dtype == torch.float64:  # rounded after the sum with the token, as in the released code
         module.performer.gene = nn.Embedding.from_pretrained(table)
@@ -142,7 +142,7 @@ def load_annotation_head(path: Path, *, by_slot: bool = False) -> AnnotationHead
         shapes["last"][0],
         by_slot=by_slot,
     )
-    fill(head, held, path, lambda ours: f"{names[ours.rpartition('.')[0]]}.{ours.rpartition('.')[2]}")
+    fill(head, held, path, lambda ours: f"{names[ours.rpartition('.')[0]]}.{ours.rpartition('.')[2]}", ())
     return head.requires_grad_(False).eval()
 
 

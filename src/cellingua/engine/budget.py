@@ -17,7 +17,7 @@ class GraphBudget:
     """Decides which chunks keep their graph between the two passes.
 
     The first chunks are kept, so that going through the chunks in their order frees what was kept before anything is
-    recomputed, and so that the order in which gradients are added does not depend on the budget.
+    encoded again.
 
     Parameters
     ----------

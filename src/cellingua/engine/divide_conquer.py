@@ -4,7 +4,8 @@ CellLM (Zhao, Zhang, Nie 2023, arXiv 2306.04371) divides a large contrastive bat
 GradCache's (Gao et al. 2021, arXiv 2101.06983): with representations ``Z = f(x)`` and ``G = dL/dZ``, the gradient of
 the parameters is the sum over chunks of ``(dZ_k / dtheta)^T G_k``. So every chunk is encoded without a graph, the
 loss is differentiated with respect to Z once, and every chunk is encoded again, with a graph and the same random
-state, to pass its rows of G on. Chunks whose graph fits into a memory budget are encoded only once.
+state, to pass its rows of G on. Chunks whose graph fits into a memory budget are encoded only once; so is the last,
+whose graph needs no more room than that of any chunk that is encoded again.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def divide_conquer(
     chunk
         Items encoded at a time: a number, or one for each tower.
     budget
-        Bytes of graph that may be kept between the passes, beside the graph of one chunk: 0 encodes everything twice,
-        ``math.inf`` nothing.
+        Bytes of graph that may be kept between the passes, beside the graph of one chunk: 0 encodes all chunks but
+        the last twice, ``math.inf`` none.
     seed
         Of the step's random state; each chunk of the global batch has its own. None draws one from torch's generator.
     weights
@@ -116,6 +117,7 @@ class _FirstPass:
     def __post_init__(self) -> None:
         step = self.step
         lasting = [t for m in step.modules for t in (*m.parameters(), *m.buffers())]
+        self.last = max((i for i, chunk in enumerate(step.chunks) if not _is_frozen(step, chunk.tower)), default=-1)
         room = GraphBudget(self.budget, [*lasting, *step.parameters, *tensors_in(tuple(step.batches))])
         for index, chunk in enumerate(step.chunks):
             watch = BufferWatch(step.modules) if chunk.start == 0 else None
@@ -127,13 +129,17 @@ class _FirstPass:
 
     def _encode(self, index: int, chunk: Chunk, room: GraphBudget) -> Encoded:
         """Encode a chunk, with its graph where the budget has room for that."""
-        if not room.allows(chunk):
+        if index == self.last:
+            self.kept[index] = self.step.encode(chunk, graph=True)
+            return self.kept[index]
+        if _is_frozen(self.step, chunk.tower) or not room.allows(chunk):
             return self.step.encode(chunk, graph=False)
         with room.measuring() as total:
             encoded = self.step.encode(chunk, graph=True)
         if room.keeps(chunk, total[0]):
             self.kept[index] = encoded
-        return encoded
+            return encoded
+        return Encoded(encoded.rows.detach(), {n: s.detach() for n, s in encoded.sums.items()}, encoded.counts)
 
     def _store(self, chunk: Chunk, encoded: Encoded) -> None:
         """Copy the rows into one tensor a tower: small tensors left among large ones would keep memory from reuse."""
@@ -172,14 +178,15 @@ def _differentiate(
 def _conquer(step: Step, first: _FirstPass, gradients: Sequence[Tensor | None], counts: Mapping[str, float]) -> int:
     """Pass the gradients of representations on to the parameters, chunk by chunk; return how many chunks it took.
 
-    Always in the order of the chunks, so that sums are rounded alike whatever was kept.
+    The last comes first, then all others in their order: what was kept goes before anything is encoded again, and
+    sums are rounded alike whatever the budget.
     """
-    frozen: set[int] = set()
+    idle = {t for t, g in enumerate(gradients) if _is_frozen(step, t) or (g is None and not step.weights)}
     looked_at: set[int] = set()
     done = 0
-    for index, chunk in enumerate(step.chunks):
-        kept = first.kept.pop(index, None)
-        if chunk.tower in frozen or _is_frozen(step, chunk.tower):
+    for index in sorted(range(len(step.chunks)), key=lambda i: (i != first.last, i)):
+        chunk, kept = step.chunks[index], first.kept.pop(index, None)
+        if chunk.tower in idle:
             continue
         encoded = step.encode(chunk, graph=True) if kept is None else kept
         if kept is None:
@@ -191,8 +198,8 @@ def _conquer(step: Step, first: _FirstPass, gradients: Sequence[Tensor | None], 
         if roots:
             torch.autograd.backward(roots, upstream)
             done += 1
-        elif chunk.start == 0:
-            frozen.add(chunk.tower)
+        elif not step.weights:
+            idle.add(chunk.tower)
         del kept, encoded, roots
     return done
 

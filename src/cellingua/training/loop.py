@@ -195,7 +195,7 @@ class _Loop:
                 for step in range(self.start, steps):
                     self._step(step)
                     self._after(stopping)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             # Between steps the state is whole; within one, the optimiser may have moved some weights only.
             if self.folder is not None:
                 kept = f"the checkpoint of step {self.saved:,} is kept" if self.saved else "there is no checkpoint yet"

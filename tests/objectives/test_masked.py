@@ -82,6 +82,16 @@ def test_two_views_have_masks_of_their_own_and_a_seed_gives_one_mask() -> None:
     assert torch.equal(hide(tokens, maskable, MaskConfig(), generator(4)).tokens, first.tokens)
 
 
+def test_with_a_generator_for_each_cell_its_mask_depends_on_that_cell_alone() -> None:
+    tokens, maskable = batch([30, 12, 0, 25], 31)
+    whole = hide(tokens, maskable, MaskConfig(ratio=0.4), [generator(10 + i) for i in range(4)])
+    for i in range(4):
+        alone = hide(tokens[i : i + 1], maskable[i : i + 1], MaskConfig(ratio=0.4), [generator(10 + i)])
+        assert torch.equal(alone.tokens[0], whole.tokens[i])
+        assert torch.equal(alone.chosen[0], whole.chosen[i])
+    assert whole.chosen.sum(1).tolist() == [12, 5, 0, 10]
+
+
 def test_always_and_never_replaced() -> None:
     tokens, maskable = batch([30] * 5, 31)
     always = hide(tokens, maskable, MaskConfig(replaced=1.0), generator(5))

@@ -6,6 +6,7 @@ same input twice. The loss comes as a sum and a count: only the whole batch know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cellingua.core.errors import ConfigError
+
+#: One generator for the batch, or one for each cell, by which a cell's mask does not depend on its company.
+Generators = torch.Generator | Sequence[torch.Generator]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Hidden:
         return Hidden(self.tokens[start:stop], self.chosen[start:stop], self.levels[start:stop])
 
 
-def choose_positions(maskable: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+def choose_positions(maskable: Tensor, ratio: float, generator: Generators) -> Tensor:
     """Return bool (B, L): ``ceil(ratio * n)`` of the n maskable positions of each row, uniformly, none twice.
 
     Parameters
@@ -80,14 +84,23 @@ def choose_positions(maskable: Tensor, ratio: float, generator: torch.Generator)
         Drawn from once per maskable position, so padding changes no choice.
     """
     drawn = torch.full(maskable.shape, 2.0, dtype=torch.float64)
-    drawn[maskable] = torch.rand(int(maskable.sum()), generator=generator, dtype=torch.float64)
+    drawn[maskable] = _uniform(maskable, generator)
     rank = drawn.argsort(dim=1).argsort(dim=1)
     # The tolerance keeps 0.15 x 20, which is 3.0000000000000004 in binary, from becoming 4.
     wanted = torch.ceil(maskable.sum(dim=1, keepdim=True).double() * ratio - 1e-9)
     return (rank < wanted) & maskable
 
 
-def hide(tokens: Tensor, maskable: Tensor, config: MaskConfig, generator: torch.Generator) -> Hidden:
+def _uniform(where: Tensor, generator: Generators) -> Tensor:
+    """Return a number from 0 to 1 for each True of `where`, row by row."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(int(where.sum()), generator=generator, dtype=torch.float64)
+    sizes = where.sum(dim=1).tolist()
+    rows = [torch.rand(n, generator=own, dtype=torch.float64) for n, own in zip(sizes, generator, strict=True)]
+    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.float64)
+
+
+def hide(tokens: Tensor, maskable: Tensor, config: MaskConfig, generator: Generators) -> Hidden:
     """Return one view of `tokens` with its own random mask; `tokens` stays as it is.
 
     Parameters
@@ -99,11 +112,11 @@ def hide(tokens: Tensor, maskable: Tensor, config: MaskConfig, generator: torch.
     config
         See `MaskConfig`.
     generator
-        A generator on the CPU that belongs to this view and this step.
+        A generator on the CPU that belongs to this view and this step, or one for each cell.
     """
     chosen = choose_positions(maskable.cpu(), config.ratio, generator)
     replaced = chosen.clone()
-    replaced[chosen] = torch.rand(int(chosen.sum()), generator=generator, dtype=torch.float64) < config.replaced
+    replaced[chosen] = _uniform(chosen, generator) < config.replaced
     chosen, replaced = chosen.to(tokens.device), replaced.to(tokens.device)
     return Hidden(tokens.masked_fill(replaced, config.mask_token), chosen, tokens)
 

@@ -1,4 +1,4 @@
-"""A tiny CellLM over real genes, and released-format checkpoints of it, for the tests of models and the command line."""
+"""A tiny CellLM over real genes, and released-format checkpoints of it, for tests."""
 
 from __future__ import annotations
 

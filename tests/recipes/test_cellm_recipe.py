@@ -127,6 +127,7 @@ def maker(config: CellLMRecipeConfig, source: Memory, **options: Any) -> ViewMak
         ({"gene_start": "thin air"}, "'thin air'"),
         ({"temperature": 0.0}, "temperature is 0"),
         ({"batch": 1}, "2 or more"),
+        ({"down_sample": 1.0}, "down_sample is 1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exact_is_refused(changes: dict, says: str) -> None:
@@ -140,7 +141,8 @@ def test_weights_that_are_none_are_refused() -> None:
             ObjectiveWeights(*bad)
 
 
-def test_without_contrast_dropout_may_be_zero() -> None:
+def test_without_contrast_or_with_down_sampling_dropout_may_be_zero() -> None:
+    assert changed(encoder=replace(ENCODER, dropout=0.0), down_sample=0.5).down_sample == 0.5
     assert changed(encoder=replace(ENCODER, dropout=0.0), weights=ObjectiveWeights(contrast=0)).weights.masked == 1
 
 
@@ -195,14 +197,36 @@ def test_views_differ_in_their_masks_alone_and_belong_to_the_step(source: Memory
     assert first.mask.sum(1).max() <= 33
 
 
-def test_two_processes_hide_what_one_would(source: Memory) -> None:
+@pytest.mark.parametrize("down_sample", [0.0, 0.6])
+def test_two_processes_hide_what_one_would(source: Memory, down_sample: float) -> None:
     rows = np.arange(16)
-    whole = maker(CONFIG, source)(2, source.read(rows))
+    whole = maker(CONFIG, source, down_sample=down_sample)(2, source.read(rows))
     for offset in (0, 8):
-        part = maker(CONFIG, source, offset=offset)(2, source.read(rows[offset : offset + 8]))
+        make = maker(CONFIG, source, offset=offset, down_sample=down_sample)
+        part = make(2, source.read(rows[offset : offset + 8]))
         for mine, all_of_it in zip(part, whole, strict=True):
             wide = mine.tokens.shape[1]
             assert torch.equal(mine.tokens, all_of_it.tokens[offset : offset + 8, :wide])
+
+
+@pytest.mark.parametrize("down_sample", [0.0, 0.6])
+def test_a_view_shows_no_gene_that_the_cell_lacks_and_fewer_counts_when_asked(
+    source: Memory, down_sample: float
+) -> None:
+    rows = np.arange(20)
+    make = maker(CONFIG, source, down_sample=down_sample)
+    make.bins = BinConfig(length=None, total="all")
+    counts, _ = make._thinned(csr_matrix(source.counts[rows]), source.totals[rows], 1, 0)
+    assert (counts.toarray() <= source.counts[rows].toarray()).all()
+    share = np.asarray(counts.sum(1)).ravel() / np.asarray(source.counts[rows].sum(1)).ravel()
+    assert share.min() > 1 - down_sample - 0.1
+    assert (share.std() > 0.05) == (down_sample > 0)
+    first, second = make(1, source.read(rows))
+    for view in (first, second):
+        for row in range(20):
+            held = set(np.flatnonzero(source.counts[row].toarray()[0][make.genes]).tolist())
+            assert set(view.genes[row][view.mask[row]][1:].tolist()) <= held
+    assert (first.mask.sum() == second.mask.sum()) == (down_sample == 0)
 
 
 def test_labels_of_withheld_files_are_not_used(source: Memory) -> None:

@@ -13,13 +13,15 @@ from torch.nn import functional
 
 from cellingua.cells.loader import Loader, LoaderConfig
 from cellingua.core.errors import CellinguaError
-from cellingua.engine import divide_conquer
+from cellingua.engine import Processes, divide_conquer
 from cellingua.training.loop import TrainConfig, Watch, train
 from cellingua.training.optimise import OptimiseConfig
 from cellingua.training.place import OneProcess, Place, PlaceConfig, make_place, whole
 
 STEPS, BATCH, WIDTH = 20, 12, 6
-CONFIG = TrainConfig(STEPS, seed=2, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=0.02), precision="float64")
+CONFIG = TrainConfig(
+    STEPS, seed=2, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=0.02), precision="float64"
+)
 
 
 def module() -> nn.Module:
@@ -82,7 +84,9 @@ def engine(place: Place, folder: Path) -> nn.Module:
 
     def backward_of(step: int) -> Mapping[str, float]:
         x = rows(step, place)
-        return {"contrast": divide_conquer([net, net], [x, x + 0.1], contrast, chunk=3, seed=step).loss}
+        processes = Processes(reduce=place.reduces)
+        views = [x, x + 0.1]
+        return {"contrast": divide_conquer([net, net], views, contrast, chunk=3, seed=step, processes=processes).loss}
 
     train(net, None, CONFIG, backward_of=backward_of, place=place)
     return net
@@ -109,7 +113,7 @@ def main(out: Path, world: int) -> None:
         configs = {name: PlaceConfig("cpu", devices=world, strategy=name) for name in ("ddp", "fsdp")}
         places = {name: make_place(config, "float64") for name, config in configs.items()}
     for name, place in places.items():
-        for way in (plain, resumed, engine)[: 3 if name == "ddp" else 2]:
+        for way in (plain, resumed, engine):
             net = way(place, out / f"{way.__name__}-{name}-{world}")
             weights = {key: whole(tensor).detach().contiguous() for key, tensor in net.state_dict().items()}
             if place.rank == 0:

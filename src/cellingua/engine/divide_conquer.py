@@ -192,7 +192,7 @@ def _conquer(step: Step, first: _FirstPass, gradients: Sequence[Tensor | None], 
         if kept is None:
             _check(encoded.rows, first.rows[chunk.tower][chunk.start : chunk.stop], chunk)
         if chunk.tower not in looked_at:
-            refuse_graph(encoded, step.parameters if step.processes.size > 1 else None)
+            refuse_graph(encoded, step.parameters if step.processes.size > 1 and step.processes.reduce else None)
             looked_at.add(chunk.tower)
         roots, upstream = _roots(step, chunk, encoded, gradients[chunk.tower], counts)
         if roots:

@@ -50,11 +50,23 @@ class PlaceConfig:
 
 
 class Place(Protocol):
-    """What the loop needs to know of where it runs."""
+    """What the loop needs to know of where it runs.
+
+    Attributes
+    ----------
+    device
+        Of this process.
+    rank, world
+        This process and their number.
+    reduces
+        Whether a step that does its own backward pass has to sum gradients over processes; where weights are sharded,
+        the backward pass does it.
+    """
 
     device: torch.device
     rank: int
     world: int
+    reduces: bool
 
     def autocast(self, precision: str) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which losses are computed."""
@@ -91,6 +103,7 @@ class OneProcess:
     """This process alone, on one device: needs nothing but torch."""
 
     rank, world = 0, 1
+    reduces = True
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = torch.device(device)
@@ -130,7 +143,7 @@ class ManyProcesses(OneProcess):
 
     def __init__(self, fabric: Any, *, sharded: bool) -> None:
         super().__init__(str(fabric.device))
-        self.fabric, self.sharded = fabric, sharded
+        self.fabric, self.sharded, self.reduces = fabric, sharded, not sharded
         self.rank, self.world = int(fabric.global_rank), int(fabric.world_size)
 
     def setup(self, module: nn.Module, precision: str) -> None:

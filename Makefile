@@ -9,7 +9,8 @@ RUNS ?= runs
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels \
-	wheels tables train-langcell-mini lock clean
+	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
+	bench-pretrain lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24
@@ -68,6 +69,16 @@ train-langcell-mini: wheels ## train the bundled model again from DATA (about ha
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/cellingua pretrain langcell --preset langcell_mini --data $(DATA) \
 		--text-tower $(RUNS)/text_tower -o $(RUNS)/langcell_mini
+
+train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
+	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \
+		--reference $(DATA)/evaluation -o $(RUNS)/cellm_mini
+
+train-cellm-ablation: install ## CellLM with and without its contrast, 3 seeds (about an hour on 2 cores; resumes)
+	$(BIN)/python -m benchmarks.pretrain_arms --runs $(RUNS)/cellm_ablation
+
+bench-pretrain: install ## what the contrast does: uniformity, spectrum, linear probes of the trained arms
+	$(BIN)/python -m benchmarks.bench_pretrain --runs $(RUNS)/cellm_ablation
 
 lock: install ## write the lock from what is installed (torch is not in it: it is installed first, by version)
 	$(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -v '@' > $(LOCK)

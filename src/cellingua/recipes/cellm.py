@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,7 @@ from cellingua.core.errors import ConfigError
 from cellingua.core.progress import Progress, Silent
 from cellingua.engine.divide_conquer import divide_conquer
 from cellingua.engine.losses import InfoNCE, NTXent
+from cellingua.engine.processes import Processes
 from cellingua.models.cellm import CellLMConfig, CellLMModule
 from cellingua.models.cellm_bundle import CellLMParts, numbered_genes, save_cellm
 from cellingua.nn.performer import PerformerConfig
@@ -39,7 +41,7 @@ from cellingua.recipes.cellm_views import Labels, ViewMaker, ViewTower
 from cellingua.recipes.gene_choice import informative_genes, sample_cells, start_vectors
 from cellingua.recipes.gene_graph import GeneVectors, gene_rows
 from cellingua.training.loop import TrainConfig, Watch, train
-from cellingua.training.place import OneProcess, Place
+from cellingua.training.place import OneProcess, Place, whole
 
 STARTS = ("random", "cells", "table")
 TABLE_DEVIATION = 0.02  # that of the token embedding
@@ -75,6 +77,9 @@ class CellLMRecipeConfig:
         Of the objectives.
     temperature, symmetric, within_views
         Of the contrast, see `cellingua.objectives.cell_contrast`.
+    down_sample
+        A view keeps a random share of each cell's counts, between ``1 - down_sample`` and 1; 0 makes views by dropout
+        and mask alone, as in the paper.
     batch, block, chunk
         Cells of a minibatch over all processes, neighbours of a shard read together, and cells encoded at a time.
     keep
@@ -107,6 +112,7 @@ class CellLMRecipeConfig:
     temperature: float = 0.05
     symmetric: bool = True
     within_views: bool = False
+    down_sample: float = 0.0
     batch: int = 256
     block: int = 16
     chunk: int = 32
@@ -125,10 +131,13 @@ class CellLMRecipeConfig:
     def __post_init__(self) -> None:
         encoder = self.encoder
         places = ("embedding", "attention", "feedforward")
-        if self.weights.contrast and not any(encoder.dropout_of(place) for place in places):
+        if not 0 <= self.down_sample < 1:
+            raise ConfigError(f"down_sample is {self.down_sample:g}.", "at least 0 and below 1")
+        dropped = any(encoder.dropout_of(place) for place in places)
+        if self.weights.contrast and not dropped and not self.down_sample:
             raise ConfigError(
                 "The contrast of two dropout views is asked for with dropout 0: both views would be the same.",
-                "dropout above 0, or no contrast",
+                "dropout above 0, counts that are down-sampled, or no contrast",
                 '"dropout": 0.1 in encoder, or "contrast": 0 in weights',
             )
         if self.within_views and not self.symmetric:
@@ -303,7 +312,9 @@ def run(
     refuse_batch_norm(prepared.module)
     told = fit(config, source, prepared, out, progress, place, tensorboard)
     folder = out / config.name
-    place.first(lambda: save(folder, config, source, prepared, told, facts or {}))
+    # Sharded weights are gathered by all processes together, before one of them writes.
+    weights = {name: whole(tensor) for name, tensor in prepared.module.state_dict().items()}
+    place.first(lambda: save(folder, config, source, prepared, told, facts or {}, weights))
     return folder
 
 
@@ -326,6 +337,7 @@ def fit(
         prepared.labels,
         config.train.seed,
         offset=sum(sizes[: place.rank]),
+        down_sample=config.down_sample,
     )
     drawn = LoaderConfig(config.batch, config.block, config.train.seed)
     probe = Probe(prepared.module, source, probe_rows(config, source, prepared.rows), make)
@@ -341,7 +353,7 @@ def fit(
             prepared.module,
             None,
             config.train,
-            backward_of=Step(config, prepared, loader),
+            backward_of=Step(config, prepared, loader, Processes(reduce=place.reduces)),
             folder=out,
             run=described,
             progress=progress,
@@ -362,10 +374,18 @@ class Step:
         See `Prepared`.
     loader
         Draws the two views of a step.
+    processes
+        Who takes part; None is every process there is.
     """
 
-    def __init__(self, config: CellLMRecipeConfig, prepared: Prepared, loader: Loader[Any]) -> None:
-        self.config, self.module, self.loader = config, prepared.module, loader
+    def __init__(
+        self,
+        config: CellLMRecipeConfig,
+        prepared: Prepared,
+        loader: Loader[Any],
+        processes: Processes | None = None,
+    ) -> None:
+        self.config, self.module, self.loader, self.processes = config, prepared.module, loader, processes
         weights = config.weights
         named = {"masked": weights.masked, "discrimination": weights.discrimination}
         self.weights = {name: weight for name, weight in named.items() if weight}
@@ -396,6 +416,7 @@ class Step:
             seed=config.train.seed * 1_000_003 + step,
             weights=self.weights,
             autocast=self.autocast,
+            processes=self.processes,
         )
         losses = {"contrast": result.parts["objective"]} if self.objective is not None else {}
         return losses | {name: weight * result.parts[name] for name, weight in self.weights.items()}
@@ -425,8 +446,9 @@ def save(
     prepared: Prepared,
     lines: list[dict[str, float]],
     facts: dict[str, Any],
+    weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write the model's folder with its card."""
+    """Write the model's folder with its card; `weights` are the module's, where they had to be gathered."""
     vocabulary = load_vocabulary()
     genes = numbered_genes(vocabulary.ensembl_ids[prepared.genes], vocabulary.symbols[prepared.genes])
     per_file = np.bincount(source.column(FILE)[prepared.rows], minlength=len(source.categories[FILE]))
@@ -435,5 +457,5 @@ def save(
     # Dropout is how it was trained, and plays no part in reading a cell: the saved encoder says so.
     plain = replace(config.model(), performer=config.encoder.without_dropout())
     held = CellLMModule(plain)
-    held.load_state_dict(prepared.module.state_dict())
+    held.load_state_dict(prepared.module.state_dict() if weights is None else weights)
     save_cellm(folder, CellLMParts(config.name, config.description, held, genes, card))

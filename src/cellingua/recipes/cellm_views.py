@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellingua.cells.binned import BinConfig, BinnedCells, bin_cells
+from cellingua.cells.binned import BinConfig, bin_cells
 from cellingua.cells.sources import FILE, CellRows
 from cellingua.models.cellm import CellLMModule
 from cellingua.nn.batch import BinnedBatch
@@ -103,6 +104,9 @@ class ViewMaker:
         Of the masks.
     offset
         Place of this process's first cell in the global minibatch.
+    down_sample
+        A view keeps a random share of each cell's counts, between ``1 - down_sample`` and 1, another in each view:
+        then depth of sequencing does not tell a cell from the others.
     """
 
     def __init__(
@@ -114,27 +118,42 @@ class ViewMaker:
         labels: Labels,
         seed: int,
         offset: int = 0,
+        down_sample: float = 0.0,
     ) -> None:
         self.genes, self.bins, self.mask, self.encoder = genes, bins, mask, encoder
-        self.labels, self.seed, self.offset = labels, seed, offset
-
-    def bin(self, cells: CellRows, rng: np.random.Generator | None) -> BinnedCells:
-        """Return the cells' tokens over the model's genes."""
-        return bin_cells(cells.counts[:, self.genes], cells.totals, self.bins, rng)
+        self.labels, self.seed, self.offset, self.down_sample = labels, seed, offset, down_sample
 
     def __call__(self, step: int, cells: CellRows) -> tuple[View, View]:
         """Return both views of the cells of a step; a function of (seed, step, place) and the cells."""
-        rng = np.random.default_rng([self.seed, 32, step, self.offset])
-        batch = BinnedBatch.from_cells(self.bin(cells, rng), len(self.genes), n_tokens=self.encoder.tokens)
+        counts = csr_matrix(cells.counts[:, self.genes])
         labels = torch.from_numpy(self.labels.of(cells.labels))
-        first, second = (self._view(batch, labels, step, view) for view in range(VIEWS))
+        first, second = (self._view(counts, cells.totals, labels, step, view) for view in range(VIEWS))
         return first, second
 
-    def _view(self, batch: BinnedBatch, labels: Tensor, step: int, view: int) -> View:
+    def _view(self, counts: csr_matrix, totals: NDArray[np.float64], labels: Tensor, step: int, view: int) -> View:
+        if self.down_sample:
+            counts, totals = self._thinned(counts, totals, step, view)
+        # Not of the view: genes beyond the length are the same in both.
+        rng = np.random.default_rng([self.seed, 32, step, self.offset])
+        binned = bin_cells(counts, totals, self.bins, rng)
+        batch = BinnedBatch.from_cells(binned, len(self.genes), n_tokens=self.encoder.tokens)
         seeds = [[self.seed, 33, step, view, self.offset + row] for row in range(len(batch))]
         generators = [torch.Generator().manual_seed(_number(seed)) for seed in seeds]
         hidden: Hidden = hide(batch.tokens, batch.tokens < self.encoder.cls_token, self.mask, generators)
         return View(hidden.tokens, batch.genes, batch.mask, hidden.chosen, hidden.levels, labels)
+
+    def _thinned(
+        self, counts: csr_matrix, totals: NDArray[np.float64], step: int, view: int
+    ) -> tuple[csr_matrix, NDArray[np.float64]]:
+        """Return counts of which each molecule stayed with the chance of its cell in this view."""
+        whole, stays = np.rint(counts.data).astype(np.int64), np.empty(counts.shape[0])
+        for row in range(counts.shape[0]):
+            rng = np.random.default_rng([self.seed, 35, step, view, self.offset + row])
+            stays[row] = 1 - self.down_sample * rng.random()
+            inside = slice(counts.indptr[row], counts.indptr[row + 1])
+            whole[inside] = rng.binomial(whole[inside], stays[row])
+        thinned = csr_matrix((whole.astype(np.float32), counts.indices, counts.indptr), counts.shape)
+        return thinned, totals * stays
 
 
 def _number(seed: list[int]) -> int:

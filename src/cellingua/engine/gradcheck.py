@@ -18,19 +18,22 @@ _SMALL = 1e-10
 
 
 def gradient_error(found: Sequence[Tensor | None], true: Sequence[Tensor | None]) -> float:
-    """Return the largest error of a tensor, relative to the norm of all true gradients together.
+    """Return the norm of the error over all tensors, relative to the norm of all true gradients together.
 
-    Where a true tensor is under 1e-10 of that norm its error counts as it is, absolutely: a relative error of
-    nothing but rounding would say nothing. A missing gradient is zero. Without any true gradient the error is
+    Where a true tensor is under 1e-10 of that norm its error counts by itself and absolutely: a relative error of
+    nothing but rounding would say nothing. A missing gradient is zero. Without any true gradient all errors are
     absolute.
     """
     pairs = [_pair(f, t) for f, t in zip(found, true, strict=True) if f is not None or t is not None]
     norm = float(sum(float(t.norm()) ** 2 for _, t in pairs)) ** 0.5
-    worst = 0.0
+    together, alone = 0.0, 0.0
     for f, t in pairs:
         gap, size = float((f - t).norm()), float(t.norm())
-        worst = max(worst, gap if norm == 0 or size < _SMALL * norm else gap / norm)
-    return worst
+        if norm == 0 or size < _SMALL * norm:
+            alone = max(alone, gap)
+        else:
+            together += (gap / norm) ** 2
+    return float(max(together**0.5, alone))
 
 
 def _pair(found: Tensor | None, true: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,11 @@ def _device_of(modules: Sequence[nn.Module], parameters: Sequence[Tensor], batch
 
 def _refuse_outer_autocast(device: torch.device) -> None:
     """Raise within an autocast block: the loss and the gradients of representations must be float32."""
-    if torch.is_autocast_enabled(device.type):
+    try:
+        on = torch.is_autocast_enabled(device.type)
+    except TypeError:  # before torch 2.4 the function knows CUDA alone
+        on = torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()
+    if on:
         raise EngineError(
             "A step was called within an autocast block, which would round the loss, and would keep rounded weights "
             "of the pass without graph for the pass with one.",

@@ -128,6 +128,7 @@ def maker(config: CellLMRecipeConfig, source: Memory, **options: Any) -> ViewMak
         ({"temperature": 0.0}, "temperature is 0"),
         ({"batch": 1}, "2 or more"),
         ({"down_sample": 1.0}, "down_sample is 1"),
+        ({"token_deviation": 0.0}, "deviations 0.02, 0|deviations 0.3, 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exact_is_refused(changes: dict, says: str) -> None:

@@ -44,7 +44,7 @@ from cellingua.training.loop import TrainConfig, Watch, train
 from cellingua.training.place import OneProcess, Place, whole
 
 STARTS = ("random", "cells", "table")
-TABLE_DEVIATION = 0.02  # that of the token embedding
+TABLE_DEVIATION = 0.02
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class CellLMRecipeConfig:
     gene_start
         ``random``; ``cells``, from a factorisation of the training cells; ``table``, vectors that the caller gives,
         such as those of `cellingua.recipes.gene_graph`.
-    start_deviation
-        Standard deviation of the start's entries.
+    start_deviation, token_deviation
+        Standard deviation of the entries of the gene table and of the token table at the start. What counts is their
+        ratio, and that both are large beside what an untrained layer adds.
     train_genes
         Whether the gene table is trained (the released checkpoint's was frozen).
     label, normal
@@ -120,6 +121,7 @@ class CellLMRecipeConfig:
     redraw_every: int = 0
     gene_start: str = "random"
     start_deviation: float = TABLE_DEVIATION
+    token_deviation: float = TABLE_DEVIATION
     train_genes: bool = True
     label: str = "disease"
     normal: tuple[str, ...] = NORMAL
@@ -155,6 +157,8 @@ class CellLMRecipeConfig:
                 "A cell's state would depend on the cells beside it, and chunks would be another batch.",
                 "'favor' or 'exact' attention, with CLS",
             )
+        if not (self.start_deviation > 0 and self.token_deviation > 0):
+            raise ConfigError(f"The tables start with deviations {self.start_deviation:g}, {self.token_deviation:g}.")
         if min(self.batch, self.chunk, self.block, self.probe_cells) < 2:
             raise ConfigError("batch, block, chunk and probe_cells are 2 or more each.")
         if not self.temperature > 0:
@@ -237,6 +241,8 @@ def prepare(
         genes = informative_genes(sample, config.encoder.genes)
     torch.manual_seed(config.train.seed)
     module = CellLMModule(config.model())
+    with torch.no_grad():
+        nn.init.normal_(module.performer.token.weight, std=config.token_deviation)
     encoder, deviation = config.encoder, config.start_deviation
     if config.gene_start == "cells":
         module.performer.set_gene_table(start_vectors(sample, genes, encoder.width, deviation, config.train.seed))

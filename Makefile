@@ -52,6 +52,9 @@ bench-tokens: install ## tokenising against a densify-and-argsort loop
 bench-annotate: install ## the main job: time, memory, cells per second, accuracy
 	$(BIN)/python -m benchmarks.bench_annotate
 
+bench-cellm: install ## CellLM released models: the shortcut against padded cells, cells per second, parameters
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_cellm
+
 bench-labels: install ## short forms and names to ontology terms
 	$(BIN)/python -m benchmarks.bench_labels
 

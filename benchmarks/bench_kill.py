@@ -1,4 +1,4 @@
-"""Thirty real kills (``kill -9``) at random instants: the run that is left is the run that was never killed, bit for bit.
+"""Thirty real kills (``kill -9``) at random instants: what is left is the run that was never killed, bit for bit.
 
 A small net with dropout is trained on a corpus on disk, with a checkpoint every third step, so that many kills fall
 into one being written. After the last kill the run goes on for some steps; its weights must equal those of an unbroken

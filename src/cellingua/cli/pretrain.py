@@ -142,6 +142,7 @@ def _config(args: argparse.Namespace, kind: type, preset: Callable[[str], Any], 
     from cellingua.core.config import from_dict, to_dict
     from cellingua.core.errors import ConfigError
 
+    config: Any
     if args.config:
         try:
             config = from_dict(kind, json.loads(Path(args.config).read_text(encoding="utf-8")))

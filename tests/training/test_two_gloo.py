@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(__file__).with_name("two_gloo.py")
 PATHS = [str(SCRIPT.parents[1])]
 
 

@@ -20,6 +20,7 @@ from cellingua.recipes.gene_graph import (
     load_gene_vectors,
     neighbourhood_features,
     read_edges,
+    run,
     save_gene_vectors,
     train_gene_graph,
 )
@@ -110,6 +111,14 @@ def test_genes_of_a_community_come_together() -> None:
     assert cosine[same].mean() > 0.5
     assert cosine[~same & ~np.eye(60, dtype=bool)].mean() < 0.1
     assert np.array_equal(train_gene_graph(graph, SMALL).vectors, table.vectors)
+
+
+@pytest.mark.usefixtures("geometric")
+def test_a_run_writes_what_it_trained(tmp_path: Path) -> None:
+    short = GraphConfig(width=16, heads=2, features=16, epochs=3)
+    held = load_gene_vectors(run(communities(), tmp_path / "table.safetensors", short))
+    assert np.array_equal(held.vectors, train_gene_graph(communities(), short).vectors)
+    assert held.names[:2] == ["G0", "G1"]
 
 
 @pytest.mark.usefixtures("geometric")

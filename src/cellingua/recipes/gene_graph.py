@@ -261,6 +261,13 @@ def train_gene_graph(graph: Graph, config: GraphConfig, progress: Progress | Non
     return GeneVectors(list(graph.names), np.asarray(vectors.float().numpy()))
 
 
+def run(graph: Graph, out: Path, config: GraphConfig | None = None, progress: Progress | None = None) -> Path:
+    """Train on `graph` and write the table to the file `out`; return it. See `load_gene_vectors`."""
+    config = config or GraphConfig()
+    save_gene_vectors(out, train_gene_graph(graph, config, progress), config)
+    return out
+
+
 def gene_rows(
     table: GeneVectors, genes: Sequence[str], *, deviation: float | None = None, noise: float = 0.1, seed: int = 0
 ) -> NDArray[np.float32]:

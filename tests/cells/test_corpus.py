@@ -13,7 +13,7 @@ import pytest
 import small_world
 from scipy.sparse import csr_matrix
 
-from cellingua.cells import prepare
+from cellingua.cells import pieces, prepare
 from cellingua.cells.collections import read_cells
 from cellingua.cells.corpus import Corpus, open_corpus
 from cellingua.cells.files_source import FilesSource
@@ -57,6 +57,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The corpus of these files."""
     return prepare_corpus([folder], tmp_path_factory.mktemp("corpus") / "out", CONFIG)
+
+
+def write_by(patch: pytest.MonkeyPatch, work: Callable | None) -> None:
+    """Let pieces and shards be written by `work`."""
+    for module in (pieces, prepare):
+        patch.setattr(module, "write_shard", work)
 
 
 def by_name(source: object, rows: CellRows) -> dict[tuple[str, int], tuple[list, float, str]]:
@@ -144,7 +150,7 @@ def test_cells_are_shuffled(corpus: Corpus) -> None:
 def test_a_prepared_corpus_is_opened_and_not_made_again(
     folder: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "write_shard", None)
+    write_by(monkeypatch, None)
     again = prepare_corpus([folder], corpus.folder, CONFIG)
     assert again.digest == corpus.digest == open_corpus(corpus.folder).digest
     with pytest.raises(ConfigError, match=r"config\.min_genes = 1; now it is 5"):
@@ -170,7 +176,7 @@ def test_a_stopped_preparation_goes_on(folder: Path, corpus: Corpus, tmp_path: P
         return real(path, cells)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "write_shard", write_until)
+        write_by(patch, write_until)
         with pytest.raises(Killed):
             prepare_corpus([folder], tmp_path / "out", CONFIG)
     with pytest.raises(FileError):
@@ -182,7 +188,7 @@ def test_a_stopped_preparation_goes_on(folder: Path, corpus: Corpus, tmp_path: P
         return real(path, cells)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "write_shard", write_on)
+        write_by(patch, write_on)
         done = prepare_corpus([folder], tmp_path / "out", CONFIG)
     assert done.digest == corpus.digest
     # Nothing that was finished is done again, but for the pieces of the file that was being read.
@@ -204,7 +210,7 @@ def test_a_full_disk_is_told_and_the_same_call_goes_on(
             raise OutputError(f"{path} could not be written: No space left on device.")
         return real(path, cells)
 
-    monkeypatch.setattr(prepare, "write_shard", full)
+    write_by(monkeypatch, full)
     with pytest.raises(OutputError, match="No space"):
         prepare_corpus([folder], tmp_path / "out", CONFIG)
     assert prepare_corpus([folder], tmp_path / "out", CONFIG).digest == corpus.digest

@@ -10,73 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from cellingua.cells.collections import CellSet
 from cellingua.cells.corpus import COLUMNS, FORMAT, INDEX, Corpus, genes_digest, is_corpus, open_corpus, read_corpus
-from cellingua.cells.counts import CountBlocks
-from cellingua.cells.doctor import examine
 from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.leakage import find_matches
-from cellingua.cells.reading import open_cells
-from cellingua.cells.shards import EncodedCells, encode, join, open_shard, read_index, write_shard
+from cellingua.cells.pieces import FileReader
+from cellingua.cells.shards import EncodedCells, join, open_shard, read_index, write_shard
 from cellingua.cells.sources import DONOR, FILE
-from cellingua.cells.survey import LabelColumn, SurveyedFile, survey
+from cellingua.cells.survey import CorpusConfig, LabelColumn, SurveyedFile, survey
 from cellingua.core.config import to_dict
 from cellingua.core.errors import ConfigError, CountsError, FileError
-from cellingua.core.files import check_writable, sha256_file, write_json
+from cellingua.core.files import check_writable, write_json
 from cellingua.core.progress import Progress, Silent
 
 WORK = "work"
-_ROWS = 2048  # read at a time
 _GATHER = 1024  # cells permuted at a time
-
-
-@dataclass(frozen=True)
-class CorpusConfig:
-    """How a corpus is made.
-
-    Parameters
-    ----------
-    labels
-        Label columns as `LabelColumn.parse` reads them.
-    donor_column
-        Column of ``obs`` with the donor; donors of different files are different donors.
-    layer
-        Layer with the counts; None lets the doctor find it.
-    min_genes
-        Cells with fewer genes of the vocabulary are left out.
-    seed
-        Of the shuffle.
-    block
-        Neighbours of a file that stay together until the cells of a shard are shuffled.
-    shard_values
-        About so many stored counts go into a shard; memory follows it (about ten bytes each).
-    """
-
-    labels: tuple[str, ...] = ()
-    donor_column: str = "donor_id"
-    layer: str | None = None
-    min_genes: int = 1
-    seed: int = 0
-    block: int = 32
-    shard_values: int = 32_000_000
-
-    def label_columns(self) -> list[LabelColumn]:
-        """Return the label columns, or raise `LabelError` where one is wrong or named twice."""
-        labels = [LabelColumn.parse(text) for text in self.labels]
-        names = [label.name for label in labels]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"The label column {twice!r} is named twice.", "one name a label")
-        return labels
 
 
 def prepare_corpus(
@@ -216,7 +170,7 @@ def _keep_aside(
         marker = work / f"file-{number:05d}.json"
         held = _finished(work, marker)
         if held is None:
-            reader = _Reader(file, number, labels, config, categories, reference)
+            reader = FileReader(file, number, labels, config, categories, reference)
             held = reader.run(work / f"file-{number:05d}", progress)
             write_json(marker, held)
         else:
@@ -232,81 +186,6 @@ def _finished(work: Path, marker: Path) -> dict[str, Any] | None:
         return None
     whole = all(read_index(work / piece["path"]) is not None for piece in held["pieces"])
     return held if whole else None
-
-
-class _Reader:
-    """Reads one file into pieces of stored form, in the order of the file."""
-
-    def __init__(
-        self,
-        file: SurveyedFile,
-        number: int,
-        labels: Sequence[LabelColumn],
-        config: CorpusConfig,
-        categories: dict[str, list[str]],
-        reference: CellSet | None,
-    ) -> None:
-        self.file, self.number, self.labels, self.config = file, number, labels, config
-        self.code_of = {name: {value: code for code, value in enumerate(values)} for name, values in categories.items()}
-        self.reference = reference
-        self.left_out = {"too few genes": 0, "evaluation cells": 0}
-
-    def run(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Write the pieces of the file and return what is to be known of them."""
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left of this file
-        folder.mkdir(parents=True)
-        pieces: list[dict[str, Any]] = []
-        waiting: list[EncodedCells] = []
-        values = 0
-        for part in self._parts(progress):
-            waiting.append(part)
-            values += len(part.genes)
-            if values >= self.config.shard_values:
-                pieces.append(_write_piece(folder, len(pieces), waiting))
-                waiting, values = [], 0
-        if waiting:
-            pieces.append(_write_piece(folder, len(pieces), waiting))
-        digest = sha256_file(self.file.path) if self.file.path.is_file() else None
-        return {"pieces": pieces, "left_out": self.left_out, "sha256": digest}
-
-    def _parts(self, progress: Progress) -> Iterator[EncodedCells]:
-        with open_cells(self.file.path) as cells:
-            codes = self._codes(cells.obs)
-            names = np.asarray(cells.obs.index, dtype=np.str_) if self.reference is not None else None
-            for block in CountBlocks(cells, examine(cells, layer=self.config.layer)).blocks(_ROWS):
-                rows = np.arange(block.start, block.stop)
-                kept = self._kept(block.counts, block.n_genes, None if names is None else names[rows])
-                if kept.any():
-                    counts = csr_matrix(block.counts[kept])
-                    yield encode(counts, block.totals[kept], codes[rows[kept]], rows[kept])
-                progress.advance(len(rows))
-
-    def _codes(self, obs: Any) -> NDArray[np.int32]:
-        columns = [np.full(len(obs), self.number)]
-        donors = LabelColumn(DONOR, (self.config.donor_column,)).values(obs)
-        columns.append(np.array([self.code_of[DONOR][f"{self.file.name}/{donor}"] for donor in donors.tolist()]))
-        for label in self.labels:
-            known = {**self.code_of[label.name], "": -1}
-            columns.append(np.array([known[value] for value in label.values(obs).tolist()]))
-        return np.stack(columns, axis=1).astype(np.int32)
-
-    def _kept(
-        self, counts: csr_matrix, n_genes: NDArray[np.int64], names: NDArray[np.str_] | None
-    ) -> NDArray[np.bool_]:
-        kept = np.asarray(n_genes >= max(1, self.config.min_genes))
-        self.left_out["too few genes"] += int((~kept).sum())
-        if self.reference is not None and names is not None and kept.any():
-            rows = np.flatnonzero(kept)
-            found = find_matches(csr_matrix(counts[rows]), names[rows], self.reference.counts, self.reference.names)
-            kept[rows[found.refused]] = False
-            self.left_out["evaluation cells"] += int(found.refused.sum())
-        return kept
-
-
-def _write_piece(folder: Path, number: int, parts: list[EncodedCells]) -> dict[str, Any]:
-    path = folder / f"piece-{number:05d}"
-    index = write_shard(path, join(parts))
-    return {"path": f"{folder.name}/{path.name}", "cells": index["cells"], "values": index["values"]}
 
 
 def _deal(

@@ -15,7 +15,7 @@ from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
 from cellingua.cells.reading import KNOWN, CellFile, open_cells
 from cellingua.cells.sources import DONOR, FILE
-from cellingua.core.errors import FileError, InputError, LabelError
+from cellingua.core.errors import ConfigError, FileError, InputError, LabelError
 from cellingua.core.progress import Progress
 
 _MISSING = {"", "nan", "none", "na", "n/a", "null", "<na>", "unknown", "unassigned"}
@@ -70,6 +70,46 @@ def texts(column: pd.Series) -> NDArray[np.object_]:
     clean = [str(value).strip() for value in categories.categories]
     clean = ["" if value.lower() in _MISSING else value for value in clean]
     return np.array([*clean, ""], dtype=object)[categories.codes]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """How a corpus is made.
+
+    Parameters
+    ----------
+    labels
+        Label columns as `LabelColumn.parse` reads them.
+    donor_column
+        Column of ``obs`` with the donor; donors of different files are different donors.
+    layer
+        Layer with the counts; None lets the doctor find it.
+    min_genes
+        Cells with fewer genes of the vocabulary are left out.
+    seed
+        Of the shuffle.
+    block
+        Neighbours of a file that stay together until the cells of a shard are shuffled.
+    shard_values
+        About so many stored counts go into a shard; memory follows it (about ten bytes each).
+    """
+
+    labels: tuple[str, ...] = ()
+    donor_column: str = "donor_id"
+    layer: str | None = None
+    min_genes: int = 1
+    seed: int = 0
+    block: int = 32
+    shard_values: int = 32_000_000
+
+    def label_columns(self) -> list[LabelColumn]:
+        """Return the label columns, or raise `LabelError` where one is wrong or named twice."""
+        labels = [LabelColumn.parse(text) for text in self.labels]
+        names = [label.name for label in labels]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"The label column {twice!r} is named twice.", "one name a label")
+        return labels
 
 
 @dataclass(frozen=True)

@@ -327,7 +327,13 @@ sys.exit(main(sys.argv[1:]))
 def test_interrupted_leaves_nothing(file: Path, small_model_folder: Path, number: int, code: int) -> None:
     before = everything(file.parent)
     command = [sys.executable, "-c", SLOW, "annotate", str(file), "--model", str(small_model_folder), "--quiet"]
-    with subprocess.Popen([*command, "--labels", LABELS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*command, "--labels", LABELS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A test run in a shell's background ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"working\n"
         assert len(everything(file.parent)) > len(before)  # work lies aside, so that there is something to leave

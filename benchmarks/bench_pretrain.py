@@ -168,7 +168,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
     set_threads(args.threads)
-    warnings.filterwarnings("ignore", message=".*failed to converge.*")
+    warnings.filterwarnings("ignore", message=".*failed to converge.*|y_pred contains classes not in y_true")
     models, listed = load_arms(args.runs)
     studies = read_studies()
     vectors = {name: embed(model, studies) for name, model in models.items()}

@@ -94,6 +94,7 @@ train-langcell-mini: wheels ## train the bundled model again from DATA (about ha
 train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
 	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \
 		--reference $(DATA)/evaluation -o $(RUNS)/cellm_mini
+	$(BIN)/python -m benchmarks.pretrain_card $(RUNS)/cellm_mini/cellm_mini
 
 train-cellm-ablation: install ## CellLM with and without its contrast, 3 seeds (about an hour on 2 cores; resumes)
 	$(BIN)/python -m benchmarks.pretrain_arms --runs $(RUNS)/cellm_ablation

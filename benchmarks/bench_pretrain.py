@@ -102,9 +102,14 @@ def geometry_of(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> dict[
 def last_lines(runs: Path, arm: str) -> dict[str, Any]:
     """Return what a run measured of itself before its first and after its last step."""
     lines = [json.loads(line) for line in (runs / arm / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    told = [line["validation"] for line in lines if "validation" in line]
-    steps = [line for line in lines if "validation" not in line]
-    return {"before": told[0], "after": told[-1], "seconds": steps[-1]["seconds"], "steps": steps[-1]["step"] + 1}
+    told = [line for line in lines if "validation" in line]
+    seconds = [line["seconds"] for line in lines if "seconds" in line]
+    return {
+        "steps": told[-1]["step"],
+        "seconds": round(seconds[-1]),  # at the last line of losses; other work ran beside some arms
+        "before": told[0]["validation"],
+        "after": told[-1]["validation"],
+    }
 
 
 def fixed_pca(runs: Path, studies: dict[str, Study], genes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ LOCK := constraints/py311.txt
 WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
+ARMS ?= benchmarks/arms
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
@@ -96,11 +97,11 @@ train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes o
 		--reference $(DATA)/evaluation -o $(RUNS)/cellm_mini
 	$(BIN)/python -m benchmarks.pretrain_card $(RUNS)/cellm_mini/cellm_mini
 
-train-cellm-ablation: install ## CellLM with and without its contrast, 3 seeds (about an hour on 2 cores; resumes)
-	$(BIN)/python -m benchmarks.pretrain_arms --runs $(RUNS)/cellm_ablation
+train-cellm-ablation: install ## the arms of bench-pretrain that are not there: CellLM with and without its contrast, 3 seeds (an hour; resumes)
+	$(BIN)/python -m benchmarks.pretrain_arms --runs $(ARMS)/cellm
 
 bench-pretrain: install ## what the contrast does: uniformity, spectrum, linear probes of the trained arms
-	$(BIN)/python -m benchmarks.bench_pretrain --runs $(RUNS)/cellm_ablation
+	$(BIN)/python -m benchmarks.bench_pretrain --runs $(ARMS)/cellm
 
 lock: install ## write the lock from what is installed (torch is not in it: it is installed first, by version)
 	$(BIN)/python -m pip freeze --exclude-editable --exclude torch | grep -v '@' > $(LOCK)

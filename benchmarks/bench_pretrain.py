@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import PCA
 
 from benchmarks.common import shared_folder, write_result
-from benchmarks.pretrain_arms import ARMS, EVALUATION, LIST, SEEDS, UNSEEN, UNTRAINED
+from benchmarks.pretrain_arms import ARMS, EVALUATION, LIST, SEEDS, STORED, UNSEEN, UNTRAINED, open_training_corpus
 from benchmarks.pretrain_probe import (
     COMPONENTS,
     Study,
@@ -33,7 +33,8 @@ from benchmarks.pretrain_probe import (
     read_study,
     tasks_of,
 )
-from cellingua.cells.corpus import open_corpus
+from cellingua.cells.corpus import Corpus
+from cellingua.core.progress import Console
 from cellingua.core.runtime import set_threads
 from cellingua.measures.geometry import (
     effective_rank,
@@ -112,9 +113,8 @@ def last_lines(runs: Path, arm: str) -> dict[str, Any]:
     }
 
 
-def fixed_pca(runs: Path, studies: dict[str, Study], genes: NDArray[np.int64]) -> NDArray[np.float64]:
+def fixed_pca(corpus: Corpus, studies: dict[str, Study], genes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return all cells on the components of the cells that the arms were trained on, over the model's genes."""
-    corpus = open_corpus(runs / "corpus")
     held = [corpus.categories["file"].index(name) for name in UNSEEN]
     rows = np.flatnonzero(~np.isin(corpus.column("file"), held))
     rows = np.sort(np.random.default_rng(0).permutation(rows)[:PRETRAINING_CELLS])
@@ -169,12 +169,16 @@ def short(tasks: dict[str, Any], measure: str) -> dict[str, dict[str, float]]:
 def main() -> int:
     """Verify, embed, score, write; exit 0 where the bars hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs/cellm_ablation"))
+    parser.add_argument("--runs", type=Path, default=STORED)
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
     set_threads(args.threads)
     warnings.filterwarnings("ignore", message=".*failed to converge.*|y_pred contains classes not in y_true")
     models, listed = load_arms(args.runs)
+    corpus = open_training_corpus(args.runs, Console())
+    if corpus.digest != listed["corpus"]:
+        print(f"The corpus is not the one that the arms in {args.runs} were trained on.", file=sys.stderr)
+        return 2
     studies = read_studies()
     vectors = {name: embed(model, studies) for name, model in models.items()}
     sizes = {name: len(study) for name, study in studies.items()}
@@ -184,13 +188,13 @@ def main() -> int:
     first = models[f"{UNTRAINED}_{SEEDS[0]}"]
     columns = np.flatnonzero(first._gene_of_column >= 0)
     values = csr_matrix(vstack([log_normalised(study.counts) for study in studies.values()]))
-    tasks = score_tasks(tasks_of(studies), vectors, values, fixed_pca(args.runs, studies, columns))
+    tasks = score_tasks(tasks_of(studies), vectors, values, fixed_pca(corpus, studies, columns))
     geometry = {
         arm: summary([geometry_of(vectors[f"{arm}_{seed}"], rows) for seed in SEEDS]) for arm in (UNTRAINED, *ARMS)
     }
     runs = {f"{arm}_{seed}": last_lines(args.runs, f"{arm}_{seed}") for seed in SEEDS for arm in ARMS}
     megabytes = max(read_manifest(args.runs / name / "cellm_mini").size for name in models) / 1e6
-    trained_on = set(open_corpus(args.runs / "corpus").categories["file"])
+    trained_on = set(corpus.categories["file"])
     apart = not trained_on & {f"{name}.h5ad" for name in EVALUATION}
     figures = {
         **{f"uniformity_{arm}": geometry[arm]["uniformity"] for arm in geometry},

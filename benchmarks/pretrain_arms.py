@@ -38,6 +38,8 @@ UNSEEN = (
 #: The one evaluation file that a probe reads; what is matched with it is left out of the corpus.
 EVALUATION = ("oligodendroglioma",)
 LIST = "arms.json"
+#: Where the trained arms are kept: bench-pretrain verifies and scores these.
+STORED = Path(__file__).resolve().parent / "arms" / "cellm"
 
 
 def config_of(arm: str, seed: int) -> CellLMRecipeConfig:
@@ -66,7 +68,7 @@ def store_untrained(corpus: Corpus, seed: int, folder: Path, progress: Progress)
 def main() -> int:
     """Train what is not there yet, and list the arms."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs/cellm_ablation"))
+    parser.add_argument("--runs", type=Path, default=STORED)
     parser.add_argument("--threads", type=int, default=None)
     args = parser.parse_args()
     set_threads(args.threads)

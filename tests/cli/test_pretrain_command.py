@@ -142,6 +142,8 @@ def test_a_configuration_of_ones_own(files: Path, tmp_path: Path, capsys: pytest
         (["--corpus", "{files}", "--data", "x"], "does not take --data"),
         (["--data", "x"], "needs --corpus"),
         (["--corpus", "{files}", "--device", "cuda:77"], "not usable here"),
+        (["--corpus", "{files}", "--preset", "none"], "no preset 'none'"),
+        (["--corpus", "{files}", "--config", "{empty}"], "can't be read"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_leaves_nothing(

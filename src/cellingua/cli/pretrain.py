@@ -105,11 +105,12 @@ def run(args: argparse.Namespace) -> int:
 
     place = make_place(PlaceConfig(args.device, args.devices, args.nodes, args.strategy), args.precision or "float32")
     progress = Silent() if args.quiet or place.rank else Console()
-    corpus = _corpus(args, out, place, progress)
     if args.prepare_only:
-        print(corpus.folder)
+        print(_corpus(args, out, place, progress).folder)
         return 0
-    model = _train_on_corpus(args, corpus, out, place, progress)
+    recipe, config = _recipe(args, progress)  # before the corpus, which may take hours: a wrong name is told at once
+    corpus = _corpus(args, out, place, progress)
+    model = recipe.run(config, corpus, out, progress=progress, place=place, tensorboard=args.tensorboard)
     if place.rank == 0:
         print(model)
     return 0
@@ -191,11 +192,10 @@ def _corpus(args: argparse.Namespace, out: Path, place: Place, progress: Progres
     return corpus
 
 
-def _train_on_corpus(args: argparse.Namespace, corpus: Corpus, out: Path, place: Place, progress: Progress) -> Path:
+def _recipe(args: argparse.Namespace, progress: Progress) -> tuple[Any, Any]:
+    """Return the recipe's module, and its configuration."""
     import importlib
 
     module, kind = CORPUS_RECIPES[args.recipe]
     recipe = importlib.import_module(module)
-    config = _config(args, getattr(recipe, kind), recipe.preset, progress)
-    folder: Path = recipe.run(config, corpus, out, progress=progress, place=place, tensorboard=args.tensorboard)
-    return folder
+    return recipe, _config(args, getattr(recipe, kind), recipe.preset, progress)

@@ -72,7 +72,13 @@ def read_tensors(path: Path, wrapper: str | None = None) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a file that isn't torch's: the error that follows says it better
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except UnpicklingError as error:
+        # torch's own words advise to load it without weights_only, which would run what the file brings along.
+        raise ModelError(
+            f"{path} can't be read as weights: it is damaged, is no torch file, or holds more than tensors.",
+            "an undamaged file of tensors, as torch.save(model.state_dict(), path) or safetensors writes it",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ModelError(f"{path} can't be read as weights: {error}", "an undamaged file of tensors") from error
     if wrapper is not None and isinstance(held, Mapping) and wrapper in held:
         held = held[wrapper]

@@ -142,7 +142,6 @@ def test_a_configuration_of_ones_own(files: Path, tmp_path: Path, capsys: pytest
         (["--corpus", "{files}", "--data", "x"], "does not take --data"),
         (["--data", "x"], "needs --corpus"),
         (["--corpus", "{files}", "--device", "cuda:77"], "not usable here"),
-        (["--corpus", "{files}", "--preset", "none"], "no preset 'none'"),
         (["--corpus", "{files}", "--config", "{empty}"], "can't be read"),
     ],
 )

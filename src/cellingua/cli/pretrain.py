@@ -70,6 +70,9 @@ def _add_corpus(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--min-genes", type=int, default=1, metavar="N", help="leave out cells with fewer genes")
     group.add_argument("--reference", metavar="DIR", help="h5ad files of evaluation cells, which are left out")
     group.add_argument("--skip-bad", action="store_true", help="leave out files that can't be used")
+    group.add_argument(
+        "--gene-vectors", metavar="FILE", help="start the gene table from these, as recipes.gene_graph writes them"
+    )
 
 
 def _add_devices(group: argparse._ArgumentGroup) -> None:
@@ -109,8 +112,15 @@ def run(args: argparse.Namespace) -> int:
         print(_corpus(args, out, place, progress).folder)
         return 0
     recipe, config = _recipe(args, progress)  # before the corpus, which may take hours: a wrong name is told at once
+    given: dict[str, Any] = {}
+    if args.gene_vectors:
+        from dataclasses import replace
+
+        from cellingua.recipes.gene_graph import load_gene_vectors
+
+        config, given = replace(config, gene_start="table"), {"table": load_gene_vectors(Path(args.gene_vectors))}
     corpus = _corpus(args, out, place, progress)
-    model = recipe.run(config, corpus, out, progress=progress, place=place, tensorboard=args.tensorboard)
+    model = recipe.run(config, corpus, out, progress=progress, place=place, tensorboard=args.tensorboard, **given)
     if place.rank == 0:
         print(model)
     return 0
@@ -123,7 +133,7 @@ def _check_call(args: argparse.Namespace) -> None:
     needed: tuple[str, ...] = ("corpus",)
     others: tuple[str, ...] = ("data", "text_tower")
     if args.recipe == "langcell":
-        needed, others = others, ("corpus", "prepared", "label_columns", "reference")
+        needed, others = others, ("corpus", "prepared", "label_columns", "reference", "gene_vectors")
     see = "see cellingua pretrain --help"
     for name in needed:
         if not getattr(args, name):

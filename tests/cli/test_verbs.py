@@ -87,6 +87,8 @@ def test_embed_writes_a_copy(
     back = anndata.read_h5ad(out)
     assert back.obsm[key].shape[0] == 40
     assert np.isfinite(back.obsm[key]).all()
+    assert back.uns[key]["model"] == "small_world"
+    assert len(back.uns[key]["hash"]) == 16
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0

@@ -33,6 +33,7 @@ def test_the_key_whatever_the_state(cellm: Path) -> None:
     values = cl.tl.embed(adata, model=cellm)
     np.testing.assert_array_equal(adata.obsm["X_cellm"], values)
     assert values.shape == (15, 16)
+    assert adata.uns["X_cellm"]["hash"] == load_cellm(cellm).hash
     assert (before != adata.X).nnz == 0
     with pytest.raises(InputError, match="X_cellm"):
         cl.tl.embed(adata, model=cellm)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.core.runtime import pick_device, set_threads
     from cellingua.models.shelf import load_any
     from cellingua.tasks.annotate import unique_names
-    from cellingua.tasks.embed import embed_cells, embedding_key
+    from cellingua.tasks.embed import embed_cells, embedding_key, embedding_provenance
     from cellingua.tasks.writing import check_file_embedding, write_annotated
 
     output = Path(args.output)
@@ -56,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
             values = embed_cells(cells, diagnosis, model, args.state, progress)
             names, renamed = unique_names(cells.obs.index)
             write_annotated(
-                cells, partial[output], columns={}, obsm={key: values}, uns={}, names=names if renamed else None
+                cells,
+                partial[output],
+                columns={},
+                obsm={key: values},
+                uns={key: embedding_provenance(model, diagnosis)},
+                names=names if renamed else None,
             )
     if not args.quiet:
         print(f"{len(values):,} cells, obsm[{key!r}] of width {values.shape[1]}: {output}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -14,7 +15,7 @@ from cellingua.cells.doctor import examine
 from cellingua.cells.reading import CellFile, open_cells
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
-from cellingua.core.runtime import pick_device
+from cellingua.core.runtime import pick_device, versions
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.model import LangCellModel
 from cellingua.models.shelf import load_any
@@ -43,7 +44,7 @@ def embed(
     ----------
     cells
         An AnnData (the embedding is written to ``obsm["X_langcell"]`` or ``obsm["X_langcell_cls"]``; with a CellLM,
-        to ``obsm["X_cellm"]``), or a path.
+        to ``obsm["X_cellm"]``; what made it, to ``uns`` under the same key), or a path.
     model
         Name of a bundled model, a model folder, or a loaded model.
     state
@@ -68,10 +69,17 @@ def embed(
     if isinstance(cells, AnnData) and key in cells.obsm and not overwrite:
         raise InputError(f"obsm has a key {key!r} already.", "a key that is free", "overwrite=True to replace it")
     source = cells if isinstance(cells, CellFile) else open_cells(cells)
-    values = embed_cells(source, examine(source, layer=layer), loaded, state, progress or Silent())
+    diagnosis = examine(source, layer=layer)
+    values = embed_cells(source, diagnosis, loaded, state, progress or Silent())
     if isinstance(cells, AnnData):
         cells.obsm[key] = values
+        cells.uns[key] = embedding_provenance(loaded, diagnosis)
     return values
+
+
+def embedding_provenance(model: Model, diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return what an embedding was made of and by, as it stands in ``uns`` under the key of the embedding."""
+    return {"model": model.name, "hash": model.hash, "counts": diagnosis.place, "versions": versions()}
 
 
 def embedding_key(state: str, model: Model) -> str:

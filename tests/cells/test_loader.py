@@ -120,7 +120,9 @@ def test_a_shard_is_mapped_back(tmp_path: Path) -> None:
     dense = np.array([[0, 3, 300], [1, 0, 0.5]], np.float32)
     cells = encode(small_world.csr_matrix(dense), dense.sum(axis=1), np.zeros((2, 2)), np.array([8, 9]))
     index = write_shard(tmp_path / "s", cells)
-    back = open_shard(tmp_path / "s")
+    held = open_shard(tmp_path / "s")
+    held.expect(0, len(held.cells))
+    back = held.cells
     np.testing.assert_array_equal(back.counts(3).toarray(), dense)
     assert not back.genes.flags.writeable
     assert index["bytes"] == (tmp_path / "s.bin").stat().st_size

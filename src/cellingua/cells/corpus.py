@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.shards import EncodedCells, join, open_shard
+from cellingua.cells.shards import EncodedCells, Shard, join, open_shard
 from cellingua.cells.sources import FILE, CellRows, read_in_blocks
 from cellingua.core.errors import FileError
 from cellingua.core.files import sha256_file
@@ -95,7 +95,7 @@ class Corpus:
         self.n_genes = len(load_vocabulary())
         self._names = [str(shard["name"]) for shard in index["shards"]]
         self._ends = np.cumsum([int(shard["cells"]) for shard in index["shards"]])
-        self._open: OrderedDict[int, EncodedCells] = OrderedDict()
+        self._open: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
         for shard in index["shards"]:
             path = folder / "shards" / f"{shard['name']}.bin"
@@ -123,7 +123,7 @@ class Corpus:
         """Return the cells `rows` as they are stored."""
         rows = np.asarray(rows, np.int64)
         if rows.size == 0:
-            return self._shard(0).slice(0, 0)
+            return self._shard(0).cells.slice(0, 0)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min():,} to {rows.max():,} of {len(self):,}")
         shard = np.searchsorted(self._ends, rows, side="right")
@@ -133,13 +133,16 @@ class Corpus:
         for begin, end in zip(begins, ends, strict=True):
             number = int(shard[begin])
             first = int(rows[begin]) - (int(self._ends[number - 1]) if number else 0)
-            parts.append(self._shard(number).slice(first, first + end - begin))
-        return join(parts)
+            parts.append((self._shard(number), first, first + end - begin))
+        if len(parts) > 1:  # one after the other, each would wait for the disk
+            for held, first, last in parts:
+                held.expect(first, last)
+        return join([held.cells.slice(first, last) for held, first, last in parts])
 
     def column(self, name: str) -> NDArray[np.int32]:
         """Return the codes of a column for all cells, int32 (cells,)."""
         place = list(self.categories).index(name)
-        return np.concatenate([self._shard(number).codes[:, place] for number in range(len(self._names))])
+        return np.concatenate([self._shard(number).cells.codes[:, place] for number in range(len(self._names))])
 
     def blocks(self, seed: int, epoch: int, size: int) -> Iterator[CellRows]:
         """Yield every cell once, in blocks of neighbours, the blocks in random order."""
@@ -167,7 +170,7 @@ class Corpus:
             f"{len(self._names):,} shards, {size / 1e9:.2f} GB on disk."
         )
 
-    def _shard(self, number: int) -> EncodedCells:
+    def _shard(self, number: int) -> Shard:
         """Return a shard, mapped; the ones used longest ago are let go."""
         with self._lock:
             held = self._open.pop(number, None)

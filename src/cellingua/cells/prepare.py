@@ -223,7 +223,10 @@ def _shuffled(
     parts = []
     for piece in np.unique(owner):
         held = open_shard(work / pieces[piece]["path"])
-        parts += [held.slice(at, min(at + config.block, len(held))) for at in start[owner == piece].tolist()]
+        spans = [(at, min(at + config.block, len(held.cells))) for at in start[owner == piece].tolist()]
+        for span in spans:
+            held.expect(*span)
+        parts += [held.cells.slice(*span) for span in spans]
     together = join(parts)
     del parts
     order = np.random.default_rng([config.seed, 2, number]).permutation(len(together))

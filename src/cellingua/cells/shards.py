@@ -196,7 +196,35 @@ def read_index(path: Path) -> dict[str, Any] | None:
     return index if whole else None
 
 
-def open_shard(path: Path) -> EncodedCells:
+@dataclass(frozen=True)
+class Shard:
+    """A memory-mapped shard: its cells are read from disk as they are used.
+
+    Attributes
+    ----------
+    cells
+        All of them, as views of the map.
+    """
+
+    cells: EncodedCells
+    _map: mmap.mmap
+    _offsets: Mapping[str, int]
+
+    def expect(self, start: int, stop: int) -> None:
+        """Ask the system for the cells `start` to `stop` (exclusive) now, so that many blocks are fetched at once."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        values = slice(int(self.cells.indptr[start]), int(self.cells.indptr[stop]))
+        for name in ("genes", "small"):
+            width = _DTYPES[name].itemsize
+            begin = self._offsets[name] + values.start * width
+            end = self._offsets[name] + values.stop * width
+            begin -= begin % mmap.PAGESIZE
+            if end > begin:
+                self._map.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
+
+def open_shard(path: Path) -> Shard:
     """Memory-map a shard: what is returned reads from disk as it is used.
 
     Raises
@@ -213,7 +241,8 @@ def open_shard(path: Path) -> EncodedCells:
         )
     with open(path.with_suffix(".bin"), "rb") as handle:
         held = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-    return EncodedCells(**{name: _view(path, held, name, index["arrays"]) for name in _DTYPES})
+    cells = EncodedCells(**{name: _view(path, held, name, index["arrays"]) for name in _DTYPES})
+    return Shard(cells, held, {name: int(index["arrays"][name]["offset"]) for name in _DTYPES})
 
 
 def _view(path: Path, held: mmap.mmap, name: str, arrays: Mapping[str, Any]) -> NDArray[Any]:

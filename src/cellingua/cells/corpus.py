@@ -126,18 +126,25 @@ class Corpus:
             return self._shard(0).cells.slice(0, 0)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows {rows.min():,} to {rows.max():,} of {len(self):,}")
+        spans = list(self._spans(rows.astype(np.int64)))
+        if len(spans) > 1:  # one after the other, each would wait for the disk
+            for held, first, last in spans:
+                held.expect(first, last)
+        return join([held.cells.slice(first, last) for held, first, last in spans])
+
+    def expect(self, rows: NDArray[np.integer]) -> None:
+        """Begin to fetch the cells `rows` from disk, and don't wait for them."""
+        for held, first, last in self._spans(np.asarray(rows, np.int64)):
+            held.expect(first, last)
+
+    def _spans(self, rows: NDArray[np.int64]) -> Iterator[tuple[Shard, int, int]]:
+        """Yield the shard of each run of neighbours, and where the run begins and ends in it."""
         shard = np.searchsorted(self._ends, rows, side="right")
         breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shard) != 0)) + 1
-        begins, ends = [0, *breaks.tolist()], [*breaks.tolist(), len(rows)]
-        parts = []
-        for begin, end in zip(begins, ends, strict=True):
+        for begin, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(rows)], strict=True):
             number = int(shard[begin])
             first = int(rows[begin]) - (int(self._ends[number - 1]) if number else 0)
-            parts.append((self._shard(number), first, first + end - begin))
-        if len(parts) > 1:  # one after the other, each would wait for the disk
-            for held, first, last in parts:
-                held.expect(first, last)
-        return join([held.cells.slice(first, last) for held, first, last in parts])
+            yield self._shard(number), first, first + end - begin
 
     def column(self, name: str) -> NDArray[np.int32]:
         """Return the codes of a column for all cells, int32 (cells,)."""

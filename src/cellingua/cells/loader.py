@@ -111,6 +111,9 @@ class Loader(Generic[T]):
 
     def draw(self, step: int) -> T:
         """Return what `make` makes of minibatch `step`, and begin to read those after it."""
+        expect = getattr(self.source, "expect", None)  # a source on disk may fetch while something else is done
+        if expect is not None:
+            expect(self.own_rows(step + max(0, self.ahead) + 1))
         if self.ahead < 1:
             return self._read(step, self.own_rows(step))
         if self._pool is None:

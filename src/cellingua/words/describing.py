@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ _ID = re.compile(r"[A-Za-z]+:\d+")
 _KIND_OF_TISSUE = re.compile(r"\s*\((cell culture|organoid)\)$", re.IGNORECASE)
 
 
+@lru_cache(maxsize=4096)  # cells of many combinations share few phrases
 def _phrase(aspect: str, name: str, definition: str) -> str:
     """Return ``"<aspect>: <name>. <definition>; "`` in lower case, on one line."""
     definition = " ".join(definition.split())

@@ -1,0 +1,85 @@
+"""The texts of the cells of one file, from its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anndata
+
+from cellingua.cells.reading import CellFile, reading
+from cellingua.core.errors import ConfigError, InputError
+from cellingua.words.describing import CellTexts, describe_cells
+from cellingua.words.metadata import check_version
+
+
+def schema_version(cells: CellFile) -> str:
+    """Return the version of CELLxGENE's schema that a file says it follows (``uns["schema_version"]``), or ``""``."""
+    if cells.kind == "AnnData":
+        return str(cells.source.uns.get("schema_version", ""))
+    if cells.kind not in ("h5ad", "zarr"):
+        return ""
+    source: Any = cells.source
+    with reading(cells.path):
+        if "uns" not in source or "schema_version" not in source["uns"]:
+            return ""
+        return str(anndata.io.read_elem(source["uns"]["schema_version"]))
+
+
+def texts_of(
+    cells: CellFile,
+    *,
+    template: str = "langcell",
+    aspects: Sequence[str] | None = None,
+    own_columns: Mapping[str, str] | None = None,
+    definitions: Mapping[str, str] | None = None,
+    drop: float = 0.0,
+    seed: int = 0,
+) -> CellTexts:
+    """Return the texts of the cells of a file; parameters as of `cellingua.words.describing.describe_cells`.
+
+    A version of the schema that the file names is checked, unless columns are named by `own_columns`.
+
+    Raises
+    ------
+    InputError
+        Columns are missing, or the file follows another version of the schema; the message names the file.
+    """
+    try:
+        version = schema_version(cells)
+        if version and not own_columns:
+            check_version(version)
+        return describe_cells(
+            {str(name): cells.obs[name] for name in cells.obs.columns},
+            template=template,
+            aspects=aspects,
+            own_columns=own_columns,
+            definitions=definitions,
+            drop=drop,
+            seed=seed,
+        )
+    except ConfigError:
+        raise
+    except InputError as error:
+        if error.found.startswith(str(cells.path)):
+            raise
+        raise type(error)(f"{cells.name}: {error.found}", error.expected, error.try_) from error
+
+
+def what_was_said(name: str, texts: CellTexts, asked: Sequence[str]) -> list[str]:
+    """Return lines that tell a user what became of a file's metadata."""
+    lines = [f"{name}: {len(texts.index):,} cells, {len(texts.texts):,} distinct texts of: {', '.join(texts.aspects)}"]
+    absent = [aspect for aspect in asked if aspect not in texts.aspects]
+    if absent:
+        lines.append(f"  no column for: {', '.join(absent)}")
+    for aspect, count in texts.without.items():
+        if count:
+            lines.append(f"  {aspect}: not said for {count:,} cells, left out of their texts")
+    for aspect, labels in texts.unknown.items():
+        shown = ", ".join(repr(label[:60]) for label in sorted(labels, key=lambda label: (-labels[label], label))[:5])
+        more = f" and {len(labels) - 5:,} more" if len(labels) > 5 else ""
+        lines.append(
+            f"  {aspect}: {len(labels):,} labels of {sum(labels.values()):,} cells are in no ontology, "
+            f"kept as they are: {shown}{more}"
+        )
+    return lines

@@ -10,7 +10,7 @@ ARMS ?= benchmarks/arms
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
-	bench-loader bench-big bench-kill \
+	bench-loader bench-big bench-kill bench-cellm \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
 
@@ -46,7 +46,8 @@ docs: install ## build the documentation, warnings as errors
 figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/write_figures.py
 
-bench: bench-tokens bench-labels bench-annotate ## every benchmark
+bench: bench-tokens bench-labels bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+	bench-kill bench-big ## every benchmark (an hour and a half)
 
 bench-tokens: install ## tokenising against a densify-and-argsort loop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_tokens

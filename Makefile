@@ -7,6 +7,8 @@ WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
+BENCHES := bench-tokens bench-labels bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+	bench-kill bench-big
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
@@ -46,8 +48,7 @@ docs: install ## build the documentation, warnings as errors
 figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/write_figures.py
 
-bench: bench-tokens bench-labels bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
-	bench-kill bench-big ## every benchmark (an hour and a half)
+bench: $(BENCHES) ## every benchmark (an hour and a half)
 
 bench-tokens: install ## tokenising against a densify-and-argsort loop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_tokens

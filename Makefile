@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := constraints/py311.txt
+# The lock is Python 3.11's; another Python gets the newest of everything within the ranges.
+CONSTRAINED = $$($(BIN)/python -c 'import sys; print("-c $(LOCK)" if sys.version_info[:2] == (3, 11) else "")')
 WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
@@ -23,8 +25,8 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -r constraints/develop.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) --no-build-isolation -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINED) -r constraints/develop.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINED) --no-build-isolation -e .
 	touch $@
 
 install: $(VENV)/.installed ## make .venv with everything, from the lock
@@ -42,7 +44,7 @@ lint: install ## ruff and mypy
 	$(BIN)/mypy
 
 docs: install ## build the documentation, warnings as errors
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) sphinx myst-parser
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINED) sphinx myst-parser
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
 figures: install ## write the figures of README and docs from benchmarks/results

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 from cellingua.cells.ranked import RankedCells, rank_tokens, rank_tokens_plain
 
 
-def same(a: RankedCells, b: RankedCells) -> None:
+def assert_same(a: RankedCells, b: RankedCells) -> None:
     np.testing.assert_array_equal(a.indptr, b.indptr)
     np.testing.assert_array_equal(a.tokens, b.tokens)
     np.testing.assert_allclose(a.values, b.values, rtol=1e-6)
@@ -38,7 +38,7 @@ def test_equals_plain_twin(seed: int, kind: type, limit: int | None) -> None:
     tokens, medians = table(rng, columns)
     totals = dense.sum(1) + rng.integers(0, 2, len(dense))
     counts = csr_matrix(dense.astype(kind))
-    same(
+    assert_same(
         rank_tokens(counts, tokens, medians, totals, limit),
         rank_tokens_plain(counts, tokens, medians, totals, limit),
     )
@@ -62,26 +62,26 @@ def test_a_cell_does_not_depend_on_its_company(some: tuple) -> None:
     counts, tokens, medians = some
     whole = rank_tokens(counts, tokens, medians)
     order = np.random.default_rng(1).permutation(counts.shape[0])
-    same(rank_tokens(csr_matrix(counts[order]), tokens, medians), whole.take(order))
-    same(rank_tokens(csr_matrix(counts[3:4]), tokens, medians), whole.take(np.array([3])))
+    assert_same(rank_tokens(csr_matrix(counts[order]), tokens, medians), whole.take(order))
+    assert_same(rank_tokens(csr_matrix(counts[3:4]), tokens, medians), whole.take(np.array([3])))
 
 
 def test_the_order_of_columns_and_stored_zeros_change_nothing(some: tuple) -> None:
     counts, tokens, medians = some
     whole = rank_tokens(counts, tokens, medians)
     order = np.random.default_rng(2).permutation(counts.shape[1])
-    same(rank_tokens(csr_matrix(counts[:, order]), tokens[order], medians[order]), whole)
+    assert_same(rank_tokens(csr_matrix(counts[:, order]), tokens[order], medians[order]), whole)
     with_zeros = counts.copy()
     with_zeros.data[::7] = 0
     clean = with_zeros.copy()
     clean.eliminate_zeros()
-    same(rank_tokens(with_zeros, tokens, medians), rank_tokens(clean, tokens, medians))
+    assert_same(rank_tokens(with_zeros, tokens, medians), rank_tokens(clean, tokens, medians))
 
 
 def test_depth_does_not_change_ranks(some: tuple) -> None:
     counts, tokens, medians = some
     seven = rank_tokens(csr_matrix(counts.astype(np.float64) * 8), tokens, medians)
-    same(seven, rank_tokens(counts.astype(np.float64), tokens, medians))
+    assert_same(seven, rank_tokens(counts.astype(np.float64), tokens, medians))
 
 
 def test_empty_cells_have_no_token_and_totals_may_be_larger(some: tuple) -> None:

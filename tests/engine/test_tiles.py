@@ -14,7 +14,7 @@ from cellingua.core.errors import EngineError
 from cellingua.engine import InfoNCE, MultiPositive, NTXent
 
 
-def both(tiled: object, plain: object, *inputs: Tensor) -> None:
+def assert_both_agree(tiled: object, plain: object, *inputs: Tensor) -> None:
     """Compare value and gradients of two losses."""
     found = []
     for loss in (tiled, plain):
@@ -30,7 +30,7 @@ def both(tiled: object, plain: object, *inputs: Tensor) -> None:
 def test_info_nce(n: int, more: int, tile: int, symmetric: bool, seed: int) -> None:
     a, b = numbers(n, 4, seed=seed), numbers(n + more, 4, seed=seed + 100)
     temperature = torch.tensor(0.3, dtype=torch.float64)
-    both(
+    assert_both_agree(
         lambda x, y, t: InfoNCE(t, symmetric, tile)(x, y),
         lambda x, y, t: plain_info_nce(x, y, t, symmetric),
         a,
@@ -42,7 +42,7 @@ def test_info_nce(n: int, more: int, tile: int, symmetric: bool, seed: int) -> N
 @given(st.integers(2, 8), st.integers(1, 17), st.integers(0, 99))
 @settings(max_examples=25)
 def test_nt_xent(n: int, tile: int, seed: int) -> None:
-    both(
+    assert_both_agree(
         NTXent(0.3, tile), lambda x, y: plain_nt_xent(x, y, 0.3), numbers(n, 4, seed=seed), numbers(n, 4, seed=seed + 9)
     )
 
@@ -52,7 +52,7 @@ def test_nt_xent(n: int, tile: int, seed: int) -> None:
 def test_multi_positive(n: int, m: int, tile: int, symmetric: bool, as_function: bool, seed: int) -> None:
     positive, ignored = relation(n, m, seed)
     told = (lambda i, j: positive[i, j], lambda i, j: ignored[i, j]) if as_function else (positive, ignored)
-    both(
+    assert_both_agree(
         MultiPositive(*told, temperature=0.3, symmetric=symmetric, tile=tile),
         lambda x, y: plain_multi_positive(x, y, positive, ignored, 0.3, symmetric),
         numbers(n, 4, seed=seed),

@@ -40,7 +40,7 @@ def binned(folder: Path, module: CellLMModule, part: str = "counts") -> BinnedCe
     return bin_cells(matrix, None, module.config.bins)
 
 
-def near(found: torch.Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+def assert_near(found: torch.Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.numpy(), expected, atol=tolerance, rtol=0)
 
@@ -58,10 +58,10 @@ def test_cellm_in_one_batch(cellm: Path, name: str, plain: bool) -> None:
     assert performer.gene.weight.dtype == torch.float64
     batch = performer.batch(binned(cellm, module))
     states = performer(batch)
-    near(performer.embed(batch), expected["embed"])
-    near(states.hidden, expected["encodings"])
-    near(states.cls, expected["cls"])
-    near(performer.logits(states.hidden), expected["logits"])
+    assert_near(performer.embed(batch), expected["embed"])
+    assert_near(states.hidden, expected["encodings"])
+    assert_near(states.cls, expected["cls"])
+    assert_near(performer.logits(states.hidden), expected["logits"])
 
 
 @torch.no_grad()
@@ -74,8 +74,8 @@ def test_cellm_layer_by_layer(cellm: Path) -> None:
         layer.narrow.register_forward_hook(lambda _, __, out: ff.append(out))
     performer(performer.batch(binned(cellm, module)))
     # The rectangle is full (one cell is cut to 64), so that only the spare rows of shorter cells differ in meaning.
-    near(torch.stack([x[:, :64] for x in attention]), expected["attn_out"])
-    near(torch.stack([x[:, :64] for x in ff]), expected["ff_out"])
+    assert_near(torch.stack([x[:, :64] for x in attention]), expected["attn_out"])
+    assert_near(torch.stack([x[:, :64] for x in ff]), expected["ff_out"])
 
 
 @torch.no_grad()
@@ -106,18 +106,18 @@ def test_cellm_in_other_company(cellm: Path, plain: bool) -> None:
     for rows in (np.arange(6), np.arange(6, 12)):
         states = performer(performer.batch(cells.take(rows)))
         long = states.hidden.shape[1]
-        near(states.hidden, halves["encodings"][rows, :long])
+        assert_near(states.hidden, halves["encodings"][rows, :long])
         assert not halves["encodings"][rows, long:].any()
-        near(states.cls, halves["cls"][rows])
+        assert_near(states.cls, halves["cls"][rows])
     single = np.load(cellm / "encoder_single.npz")
     for row in range(12):
         states = performer(performer.batch(cells.take(np.array([row]))))
         long = states.hidden.shape[1]
-        near(states.hidden[0], single["encodings"][row, :long])
-        near(states.cls[0], single["cls"][row])
-        near(performer.logits(states.hidden)[0], single["logits"][row, :long])
+        assert_near(states.hidden[0], single["encodings"][row, :long])
+        assert_near(states.cls[0], single["cls"][row])
+        assert_near(performer.logits(states.hidden)[0], single["logits"][row, :long])
     if not plain:
-        near(performer(performer.batch(cells), together=False).cls, single["cls"])
+        assert_near(performer(performer.batch(cells), together=False).cls, single["cls"])
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def test_cellm_padded_further(cellm: Path) -> None:
     module = load_cellm_checkpoint(cellm / "checkpoint.pt", length=96)
     states = module.performer(module.performer.batch(binned(cellm, module).take(np.array([0]))))
     expected = np.load(cellm / "encoder_padlen96_cell0.npz")["encodings"]
-    near(states.hidden[0], expected[: states.hidden.shape[1]])
+    assert_near(states.hidden[0], expected[: states.hidden.shape[1]])
     other = load(cellm).performer
     shorter = other(other.batch(binned(cellm, module).take(np.array([0])))).cls[0].numpy()
     assert np.abs(shorter - expected[0]).max() > 1e-3
@@ -137,9 +137,9 @@ def test_cellm_edge_cells(cellm: Path) -> None:
     cells = bin_normalised(csr_matrix(np.load(cellm / "inputs.npz")["edge_values"]), module.config.bins)
     states = module.performer(module.performer.batch(cells))
     long = states.hidden.shape[1]
-    near(states.hidden, expected["encodings"][:, :long])
+    assert_near(states.hidden, expected["encodings"][:, :long])
     real = states.mask.numpy()
-    near(module.logits(states.hidden)[states.mask], expected["logits"][:, :long][real])
+    assert_near(module.logits(states.hidden)[states.mask], expected["logits"][:, :long][real])
 
 
 @torch.no_grad()
@@ -150,13 +150,13 @@ def test_cellm_heads(cellm: Path) -> None:
     states = performer(batch)
     head = load_annotation_head(cellm / "ctc_head.safetensors")
     scores = head.scores.score(states.hidden).squeeze(-1)
-    near(scores, expected["token_scores"])
-    near(head.scores(states.hidden, batch), expected["gene_vector"])
-    near(head(states.hidden, batch), expected["logits"])
+    assert_near(scores, expected["token_scores"])
+    assert_near(head.scores(states.hidden, batch), expected["gene_vector"])
+    assert_near(head(states.hidden, batch), expected["logits"])
     pooling = GeneScores(32, 301, rectify=False)
     weights = load_file(cellm / "drp_pooler.safetensors")
     pooling.score.load_state_dict({"weight": weights["conv.weight"].view(1, -1), "bias": weights["conv.bias"]})
-    near(pooling(states.hidden, batch), np.load(cellm / "drp_pooler.npz")["gene_vector"])
+    assert_near(pooling(states.hidden, batch), np.load(cellm / "drp_pooler.npz")["gene_vector"])
 
 
 @torch.no_grad()
@@ -186,13 +186,13 @@ def test_scbert(scbert: Path, name: str) -> None:
         batch = performer.batch(binned(scbert, module, part))
         np.testing.assert_array_equal(batch.tokens.numpy(), expected["tokens"])
     states = performer(batch)
-    near(states.hidden, expected["encodings_batch8"])
-    near(performer.logits(states.hidden), expected["logits_batch8"])
-    near(performer(batch, together=False).hidden, expected["encodings_single"])
+    assert_near(states.hidden, expected["encodings_batch8"])
+    assert_near(performer.logits(states.hidden), expected["logits_batch8"])
+    assert_near(performer(batch, together=False).hidden, expected["encodings_single"])
     alone = [performer(performer.batch(binned(scbert, module).take(np.array([i])))).hidden for i in range(8)]
-    near(torch.cat(alone), expected["encodings_single"])
+    assert_near(torch.cat(alone), expected["encodings_single"])
     head = load_annotation_head(scbert / "ctc_head.safetensors")
-    near(head(states.hidden, batch), expected["class_logits"])
+    assert_near(head(states.hidden, batch), expected["class_logits"])
 
 
 @torch.no_grad()
@@ -213,7 +213,7 @@ def test_scberts_own_fine_tuned_file(scbert: Path, tmp_path: Path) -> None:
     assert module.performer.to_logits is None
     batch = module.performer.batch(binned(scbert, module))
     found = load_annotation_head(tmp_path / "fine.pth")(module.performer(batch).hidden, batch)
-    near(found, np.load(scbert / "outputs.npz")["class_logits"])
+    assert_near(found, np.load(scbert / "outputs.npz")["class_logits"])
 
 
 @torch.no_grad()
@@ -224,7 +224,7 @@ def test_a_float32_gene_table_and_a_prefix(cellm: Path, tmp_path: Path) -> None:
     module = load_cellm_checkpoint(tmp_path / "ckpt.safetensors", length=64)
     assert module.performer.gene.weight.dtype == torch.float32
     states = module.performer(module.performer.batch(binned(cellm, module)))
-    near(states.hidden, np.load(cellm / "encoder_batch12.npz")["encodings"])
+    assert_near(states.hidden, np.load(cellm / "encoder_batch12.npz")["encodings"])
 
 
 @torch.no_grad()

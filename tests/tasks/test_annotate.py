@@ -24,7 +24,7 @@ from cellingua.tasks.writing import result_columns, storable, write_annotated
 LABELS = small_world.LABELS
 
 
-def same_cells(a: Annotation, b: Annotation, rows: np.ndarray | slice = slice(None)) -> None:
+def assert_same_cells(a: Annotation, b: Annotation, rows: np.ndarray | slice = slice(None)) -> None:
     """Assert that `a`, for these rows, says of every cell what `b` says."""
     np.testing.assert_array_equal(a.labels[rows], b.labels)
     np.testing.assert_array_equal(a.status[rows], b.status)
@@ -59,20 +59,20 @@ def test_a_cell_answers_alone_and_in_any_order(small_model: LangCellModel, monke
     whole = annotate(cells.copy(), LABELS, model=small_model)
     assert len(set(whole.status)) > 1  # hard cells among them, or this shows little
     order = np.random.default_rng(0).permutation(30)
-    same_cells(whole, annotate(cells[order].copy(), LABELS, model=small_model), order)
+    assert_same_cells(whole, annotate(cells[order].copy(), LABELS, model=small_model), order)
     for row in range(4):
-        same_cells(whole, annotate(cells[[row]].copy(), LABELS, model=small_model), np.array([row]))
+        assert_same_cells(whole, annotate(cells[[row]].copy(), LABELS, model=small_model), np.array([row]))
     monkeypatch.setattr(scoring, "ROWS", 7)
-    same_cells(whole, annotate(cells.copy(), LABELS, model=small_model))
+    assert_same_cells(whole, annotate(cells.copy(), LABELS, model=small_model))
 
 
 def test_order_of_genes_and_form_of_the_matrix_change_nothing(small_model: LangCellModel) -> None:
     cells = small_world.cells(30, seed=4, noise=0.5)
     whole = annotate(cells.copy(), LABELS, model=small_model)
     shuffled = cells[:, np.random.default_rng(1).permutation(cells.n_vars)].copy()
-    same_cells(whole, annotate(shuffled, LABELS, model=small_model))
+    assert_same_cells(whole, annotate(shuffled, LABELS, model=small_model))
     for matrix in (csc_matrix(cells.X), cells.X.toarray(), csr_matrix(cells.X.astype(np.int32))):
-        same_cells(whole, annotate(anndata.AnnData(matrix, cells.obs, cells.var), LABELS, model=small_model))
+        assert_same_cells(whole, annotate(anndata.AnnData(matrix, cells.obs, cells.var), LABELS, model=small_model))
 
 
 def test_file_formats_agree(small_model: LangCellModel, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_file_formats_agree(small_model: LangCellModel, tmp_path: Path) -> None:
     small_world.write_zarr(cells, tmp_path / "a.zarr")
     whole = annotate(cells.copy(), LABELS, model=small_model)
     for name in ("a.h5ad", "a.zarr"):
-        same_cells(whole, annotate(tmp_path / name, LABELS, model=small_model))
+        assert_same_cells(whole, annotate(tmp_path / name, LABELS, model=small_model))
 
 
 def test_order_of_candidates_changes_no_label(small_model: LangCellModel) -> None:

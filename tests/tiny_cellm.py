@@ -37,9 +37,9 @@ def module(attention: str = "favor", *, every_gene: bool = False, discrimination
     return made.requires_grad_(False).eval()
 
 
-def parts(attention: str = "favor") -> CellLMParts:
-    """Return a whole folder."""
-    vocabulary, rows = load_vocabulary(), vocabulary_rows()
+def parts(attention: str = "favor", rows: np.ndarray | None = None) -> CellLMParts:
+    """Return a whole folder, of the genes in `rows` of the vocabulary where given."""
+    vocabulary, rows = load_vocabulary(), vocabulary_rows() if rows is None else rows[:GENES]
     genes = numbered_genes(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows])
     return CellLMParts("tiny_cellm", "random weights", module(attention), genes, "# Tiny\n")
 

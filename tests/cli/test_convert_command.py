@@ -13,7 +13,7 @@ import torch
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cli.main import main
-from cellingua.models.cellm_bundle import CellLMParts, numbered_genes, save_cellm
+from cellingua.models.cellm_bundle import save_cellm
 from cellingua.models.shelf import load_any
 
 
@@ -113,9 +113,7 @@ def test_bad_input_exits_2_and_writes_nothing(
 @pytest.fixture
 def cellm(tmp_path: Path) -> Path:
     """A tiny CellLM of the genes of the small world."""
-    vocabulary, rows = load_vocabulary(), small_world.rows_of_genes()[: tiny.GENES]
-    genes = numbered_genes(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows])
-    save_cellm(tmp_path / "cellm", CellLMParts("tiny", "random", tiny.module(), genes))
+    save_cellm(tmp_path / "cellm", tiny.parts(rows=small_world.rows_of_genes()))
     return tmp_path / "cellm"
 
 

@@ -11,19 +11,16 @@ import tiny_cellm as tiny
 from scipy.sparse import csr_matrix
 
 import cellingua as cl
-from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import InputError
 from cellingua.models.cellm import CellLMModel
-from cellingua.models.cellm_bundle import CellLMParts, load_cellm, numbered_genes, save_cellm
+from cellingua.models.cellm_bundle import load_cellm, save_cellm
 from cellingua.tasks.embed import embed
 
 
 @pytest.fixture
 def cellm(tmp_path: Path) -> Path:
     """A tiny CellLM of the genes of the small world."""
-    vocabulary, rows = load_vocabulary(), small_world.rows_of_genes()[: tiny.GENES]
-    genes = numbered_genes(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows])
-    save_cellm(tmp_path / "cellm", CellLMParts("tiny", "random", tiny.module(), genes))
+    save_cellm(tmp_path / "cellm", tiny.parts(rows=small_world.rows_of_genes()))
     return tmp_path / "cellm"
 
 

@@ -29,28 +29,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from cellingua.core.config import from_dict, to_dict
-from cellingua.core.errors import ConfigError, ModelError
+from cellingua.core.errors import ModelError
 from cellingua.core.files import atomic_folder, write_json, write_text
 from cellingua.models.evidence import MarkerEvidence
+from cellingua.models.folder import CARD, CONFIG, GENES, LANGCELL, WEIGHTS, open_folder, write_config
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.langcell import LangCellConfig, LangCellModule
-from cellingua.models.manifest import Manifest, read_manifest, write_manifest
+from cellingua.models.manifest import Manifest, write_manifest
 from cellingua.models.model import Evidence, LangCellModel
-from cellingua.models.storage import assign, pack, unpack
+from cellingua.models.storage import assign, pack, shapes_only, unpack
 from cellingua.words.wordpiece import WordPiece, from_json
 
-VERSION = 1
-KIND = "langcell"
-KINDS = (KIND, "cellm")
-CONFIG, WEIGHTS, TEXT = "config.json", "weights.safetensors", "text.safetensors"
-GENES, TERMS, CALIBRATION = "genes.tsv.gz", "terms.safetensors", "calibration.json"
-EVIDENCE = "evidence.safetensors"
-TOKENIZER, CARD = "tokenizer/tokenizer.json", "card.md"
+TEXT, TOKENIZER = "text.safetensors", "tokenizer/tokenizer.json"
+TERMS, CALIBRATION, EVIDENCE = "terms.safetensors", "calibration.json", "evidence.safetensors"
 REQUIRED = (CONFIG, WEIGHTS, GENES, TERMS, CALIBRATION)
-KEYS = ("format_version", "kind", "name", "description", "model")
 TEXT_SIDE = ("text_tower.", "text_projection.")
 
 
@@ -110,16 +103,9 @@ def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", t
     weights = parts.module.state_dict()
     text = {name: tensor for name, tensor in weights.items() if name.startswith(TEXT_SIDE)}
     cell = {name: tensor for name, tensor in weights.items() if name not in text}
-    config = {
-        "format_version": VERSION,
-        "kind": KIND,
-        "name": parts.name,
-        "description": parts.description,
-        "model": to_dict(parts.module.config),
-    }
     with atomic_folder(Path(folder)) as partial:
         (partial / "tokenizer").mkdir()
-        write_json(partial / CONFIG, config)
+        write_config(partial, LANGCELL, parts.name, parts.description, parts.module.config)
         write_json(partial / CALIBRATION, parts.calibration)
         write_text(partial / CARD, parts.card)
         write_text(partial / TOKENIZER, parts.pieces.to_json())
@@ -144,12 +130,7 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
         A file is missing, damaged, or does not fit the others; the first one is named.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    listed = [name for name, entry in manifest.files.items() if not entry.optional]
-    for name in dict.fromkeys([*REQUIRED, *listed]):
-        manifest.verified(name)
-    held = read_config(folder)
-    config = _build_config(held["model"], folder)
+    manifest, held, config = open_folder(folder, LANGCELL, REQUIRED, LangCellConfig)
     module = _shapes(config)
     _assign_side(module, unpack(folder / WEIGHTS), folder / WEIGHTS, text=False)
     _to(module, device, text=False)
@@ -175,51 +156,9 @@ def _read_evidence(path: Path) -> MarkerEvidence:
     return MarkerEvidence.from_bytes(path.read_bytes(), str(path))
 
 
-def read_config(folder: Path, kind: str | None = KIND) -> dict[str, Any]:
-    """Return ``config.json`` of a model folder after checking its version, kind (None: any) and keys."""
-    path = folder / CONFIG
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}.", "a configuration as saved") from error
-    if not isinstance(held, dict) or held.get("format_version") != VERSION:
-        version = held.get("format_version") if isinstance(held, dict) else None
-        raise ModelError(f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua")
-    if held.get("kind") not in (KINDS if kind is None else (kind,)):
-        expected = " or ".join(repr(name) for name in (KINDS if kind is None else (kind,)))
-        raise ModelError(f"{path} describes a model of kind {held.get('kind')!r}.", expected)
-    unknown = sorted(set(held) - set(KEYS))
-    missing = [key for key in KEYS if key not in held]
-    if unknown or missing:
-        what = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks the key {missing[0]!r}"
-        raise ModelError(f"{path} {what}.", ", ".join(KEYS))
-    return held
-
-
-def _build_config(values: Any, folder: Path) -> LangCellConfig:
-    if not isinstance(values, dict):
-        raise ModelError(f"{folder / CONFIG}: 'model' is {values!r}.", "a mapping")
-    try:
-        return from_dict(LangCellConfig, values)
-    except ConfigError as error:
-        raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
-
-
-class NoDraws(TorchFunctionMode):
-    """Skips the drawing of random starting weights."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
 def _shapes(config: LangCellConfig) -> LangCellModule:
-    """Return the module on the meta device: shapes without memory.
-
-    Without `NoDraws`, drawing on the meta device would import torch's compiler, which takes longer than all else.
-    """
-    with torch.device("meta"), NoDraws():
+    """Return the module on the meta device: shapes without memory."""
+    with shapes_only():
         return LangCellModule(config).requires_grad_(False)
 
 

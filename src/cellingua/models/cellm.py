@@ -21,7 +21,6 @@ from cellingua.models.model import TOKEN_BUDGET, Counts
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.performer import Performer, PerformerConfig, PerformerStates
 
-KIND = "cellm"
 POOLINGS = ("cls", "mean")
 #: ``exact`` attention: squared length times cells, at most.
 PAIR_BUDGET = 1 << 25

@@ -15,16 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from cellingua.core.config import from_dict, to_dict
-from cellingua.core.errors import ConfigError, ModelError
-from cellingua.core.files import atomic_folder, write_json, write_text
-from cellingua.models.bundle import CARD, CONFIG, GENES, VERSION, WEIGHTS, NoDraws, read_config
-from cellingua.models.cellm import KIND, CellLMConfig, CellLMModel, CellLMModule
+from cellingua.core.files import atomic_folder, write_text
+from cellingua.models.cellm import CellLMConfig, CellLMModel, CellLMModule
+from cellingua.models.folder import CARD, CELLM, CONFIG, GENES, WEIGHTS, open_folder, write_config
 from cellingua.models.gene_table import GeneTable, read_gene_table
-from cellingua.models.manifest import read_manifest, write_manifest
-from cellingua.models.storage import assign, pack, unpack
+from cellingua.models.manifest import write_manifest
+from cellingua.models.storage import assign, pack, shapes_only, unpack
 
 REQUIRED = (CONFIG, WEIGHTS, GENES)
 
@@ -71,15 +68,8 @@ def save_cellm(folder: Path, parts: CellLMParts, *, storage: str = "float16") ->
     storage
         ``float32``, ``float16`` or ``int8``.
     """
-    config = {
-        "format_version": VERSION,
-        "kind": KIND,
-        "name": parts.name,
-        "description": parts.description,
-        "model": to_dict(parts.module.config),
-    }
     with atomic_folder(Path(folder)) as partial:
-        write_json(partial / CONFIG, config)
+        write_config(partial, CELLM, parts.name, parts.description, parts.module.config)
         write_text(partial / CARD, parts.card)
         (partial / WEIGHTS).write_bytes(pack(parts.module.state_dict(), storage))
         (partial / GENES).write_bytes(parts.genes.to_bytes())
@@ -95,18 +85,8 @@ def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
         A file is missing, damaged, or does not fit the others; the first one is named.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    listed = [name for name, entry in manifest.files.items() if not entry.optional]
-    for name in dict.fromkeys([*REQUIRED, *listed]):
-        manifest.verified(name)
-    held = read_config(folder, KIND)
-    if not isinstance(held["model"], dict):
-        raise ModelError(f"{folder / CONFIG}: 'model' is {held['model']!r}.", "a mapping")
-    try:
-        config = from_dict(CellLMConfig, held["model"])
-    except ConfigError as error:
-        raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error
-    with torch.device("meta"), NoDraws():
+    manifest, held, config = open_folder(folder, CELLM, REQUIRED, CellLMConfig)
+    with shapes_only():
         module = CellLMModule(config).requires_grad_(False)
     assign(module, unpack(folder / WEIGHTS), folder / WEIGHTS)
     return CellLMModel(

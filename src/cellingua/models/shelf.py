@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellingua.core.errors import ModelError
-from cellingua.models.bundle import CONFIG, load_bundle, read_config
-from cellingua.models.cellm import KIND as CELLM
+from cellingua.models.bundle import load_bundle
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.cellm_bundle import load_cellm
+from cellingua.models.folder import CELLM, CONFIG, read_config
 from cellingua.models.manifest import read_manifest
 from cellingua.models.model import LangCellModel
 
@@ -32,8 +32,7 @@ def list_models(shelf: Path = BUNDLED) -> list[ModelInfo]:
     """Return the models on the shelf, by name; their weights are not read."""
     folders = sorted(path.parent for path in shelf.glob(f"*/{CONFIG}"))
     return [
-        ModelInfo(path.name, read_manifest(path).size, str(read_config(path, None)["description"]), path)
-        for path in folders
+        ModelInfo(path.name, read_manifest(path).size, str(read_config(path)["description"]), path) for path in folders
     ]
 
 
@@ -89,5 +88,5 @@ def load_any(
     """Load a model of either kind by name or folder; every file is checked before it's read."""
     folder = find_model(name_or_folder, shelf)
     read_manifest(folder)  # says best what is wrong with a folder that is no model
-    kind = read_config(folder, None)["kind"]
+    kind = read_config(folder)["kind"]
     return load_cellm(folder, device) if kind == CELLM else load_bundle(folder, device)

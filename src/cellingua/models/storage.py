@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cellingua.core.errors import ModelError
 
@@ -108,3 +111,22 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
     if unknown:
         raise ModelError(f"{path} holds the unknown weight {unknown[0]!r}.", "the weights that config.json describes")
     module.load_state_dict(dict(tensors), assign=True)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Skips the drawing of random starting weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build modules without weights, on the meta device, to be filled by `assign`.
+
+    Drawing starting weights there would import torch's compiler, which takes longer than all else: it is skipped.
+    """
+    with torch.device("meta"), _NoDraws():
+        yield

@@ -1,0 +1,70 @@
+"""What the folder of every model has: a configuration of its kind, weights, genes, a card and a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cellingua.core.config import from_dict, to_dict
+from cellingua.core.errors import ConfigError, ModelError
+from cellingua.core.files import write_json
+from cellingua.models.manifest import Manifest, read_manifest
+
+VERSION = 1
+LANGCELL, CELLM = "langcell", "cellm"
+KINDS = (LANGCELL, CELLM)
+CONFIG, WEIGHTS, GENES, CARD = "config.json", "weights.safetensors", "genes.tsv.gz", "card.md"
+KEYS = ("format_version", "kind", "name", "description", "model")
+
+Architecture = TypeVar("Architecture")
+
+
+def write_config(folder: Path, kind: str, name: str, description: str, architecture: Any) -> None:
+    """Write ``config.json``; `architecture` is a frozen dataclass."""
+    held = (VERSION, kind, name, description, to_dict(architecture))
+    write_json(folder / CONFIG, dict(zip(KEYS, held, strict=True)))
+
+
+def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """Return ``config.json`` of a model folder after checking its version, kind (None: any) and keys."""
+    path = folder / CONFIG
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}.", "a configuration as saved") from error
+    if not isinstance(held, dict) or held.get("format_version") != VERSION:
+        version = held.get("format_version") if isinstance(held, dict) else None
+        raise ModelError(f"{path} is of format version {version!r}.", f"version {VERSION}", "another cellingua")
+    if held.get("kind") not in (KINDS if kind is None else (kind,)):
+        expected = " or ".join(repr(name) for name in (KINDS if kind is None else (kind,)))
+        raise ModelError(f"{path} describes a model of kind {held.get('kind')!r}.", expected)
+    unknown = sorted(set(held) - set(KEYS))
+    missing = [key for key in KEYS if key not in held]
+    if unknown or missing:
+        what = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks the key {missing[0]!r}"
+        raise ModelError(f"{path} {what}.", ", ".join(KEYS))
+    return held
+
+
+def open_folder(
+    folder: Path, kind: str, required: tuple[str, ...], architecture: type[Architecture]
+) -> tuple[Manifest, dict[str, Any], Architecture]:
+    """Return the manifest, ``config.json`` and the architecture, after checking every file that isn't optional.
+
+    Raises
+    ------
+    ModelError
+        A file is missing or damaged, or the folder holds another kind of model; the first one is named.
+    """
+    manifest = read_manifest(folder)
+    listed = [name for name, entry in manifest.files.items() if not entry.optional]
+    for name in dict.fromkeys([*required, *listed]):
+        manifest.verified(name)
+    held = read_config(folder, kind)
+    if not isinstance(held["model"], dict):
+        raise ModelError(f"{folder / CONFIG}: 'model' is {held['model']!r}.", "a mapping")
+    try:
+        return manifest, held, from_dict(architecture, held["model"])
+    except ConfigError as error:
+        raise ModelError(f"{folder / CONFIG}: {error.found}", error.expected, error.try_) from error

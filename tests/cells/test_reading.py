@@ -164,12 +164,13 @@ def test_damage_inside_a_file_is_an_error_of_ours_or_harmless(
     path = tmp_path / "damaged.h5ad"
     start = int(share * len(whole_file))
     path.write_bytes((whole_file[:start] + noise + whole_file[start + len(noise) :])[: len(whole_file)])
+    code, n_cells, read = 0, 0, set[int]()
     try:
         n_cells, read = everything(path)
     except InputError as error:  # anything else fails the test
-        assert error.exit_code == 2
-    else:
-        assert read <= {n_cells}
+        code = error.exit_code
+    assert code in (0, 2)
+    assert read <= {n_cells}
 
 
 def bad_files(folder: Path) -> dict[str, Path]:

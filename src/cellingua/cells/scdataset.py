@@ -1,4 +1,4 @@
-"""scDataset (https://pypi.org/project/scDataset) over any source of cells, where it is installed.
+"""scDataset (a package of that name on PyPI) over any source of cells, where it is installed.
 
 scDataset draws blocks of neighbours, fetches many of them sorted at once, and shuffles within what it fetched. As an
 adapter it gives its order of cells to whatever takes a `CellSource`, and our shards to whatever takes an scDataset.

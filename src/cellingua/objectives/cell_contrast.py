@@ -1,4 +1,8 @@
-"""Contrast between cells (CellLM's CL): two dropout views of a cell are a pair, the other cells are not."""
+"""Contrast between cells (CellLM's CL): two dropout views of a cell are a pair, the other cells are not.
+
+The recipe takes it from `cellingua.engine` (``InfoNCE``, ``NTXent``), which makes it in tiles; this is the same written
+out, by which a whole step of the recipe is tested.
+"""
 
 from __future__ import annotations
 

@@ -6,9 +6,7 @@ once and adapted to biology's words afterwards. The paper's size is `LangCellCon
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,7 @@ from torch import Tensor, nn
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.simulate import SimulateConfig
-from cellingua.core.config import from_dict, to_dict
-from cellingua.core.errors import ConfigError
+from cellingua.core.config import to_dict
 from cellingua.core.progress import Progress, Silent
 from cellingua.models.bundle import BundleParts, save_bundle
 from cellingua.models.evidence import MarkerEvidence, fit_evidence
@@ -33,6 +30,7 @@ from cellingua.objectives.contrast import cell_text_contrast
 from cellingua.recipes.batches import BatchConfig, Batches
 from cellingua.recipes.card import write_card
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
+from cellingua.recipes.presets import read_preset
 from cellingua.recipes.validate import Validation, validate
 from cellingua.recipes.words import WordBank, adapt_words, embed_words
 from cellingua.training.loop import TrainConfig, train
@@ -99,11 +97,7 @@ class RecipeConfig:
 
 def preset(name: str) -> RecipeConfig:
     """Return a shipped configuration, such as ``langcell_mini``."""
-    path = files("cellingua") / "data" / "recipes" / f"{name}.json"
-    if not name.isidentifier() or not path.is_file():
-        known = sorted(p.name.removesuffix(".json") for p in (files("cellingua") / "data" / "recipes").iterdir())
-        raise ConfigError(f"There is no preset {name!r}.", "; ".join(k for k in known if "." not in k))
-    return from_dict(RecipeConfig, json.loads(path.read_text(encoding="utf-8")))
+    return read_preset(RecipeConfig, "langcell", name)
 
 
 def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, progress: Progress | None = None) -> Path:

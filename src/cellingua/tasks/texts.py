@@ -26,19 +26,16 @@ def schema_version(cells: CellFile) -> str:
         return str(anndata.io.read_elem(source["uns"]["schema_version"]))
 
 
-def texts_of(
-    cells: CellFile,
-    *,
-    template: str = "langcell",
-    aspects: Sequence[str] | None = None,
-    own_columns: Mapping[str, str] | None = None,
-    definitions: Mapping[str, str] | None = None,
-    drop: float = 0.0,
-    seed: int = 0,
-) -> CellTexts:
-    """Return the texts of the cells of a file; parameters as of `cellingua.words.describing.describe_cells`.
+def texts_of(cells: CellFile, *, own_columns: Mapping[str, str] | None = None, **how: Any) -> CellTexts:
+    """Return the texts of the cells of a file.
 
-    A version of the schema that the file names is checked, unless columns are named by `own_columns`.
+    Parameters
+    ----------
+    cells
+        An opened file.
+    own_columns, how
+        As `cellingua.words.describing.describe_cells` takes them. A version of the schema that the file names is
+        checked, unless columns are named by `own_columns`.
 
     Raises
     ------
@@ -49,15 +46,8 @@ def texts_of(
         version = schema_version(cells)
         if version and not own_columns:
             check_version(version)
-        return describe_cells(
-            {str(name): cells.obs[name] for name in cells.obs.columns},
-            template=template,
-            aspects=aspects,
-            own_columns=own_columns,
-            definitions=definitions,
-            drop=drop,
-            seed=seed,
-        )
+        columns = {str(name): cells.obs[name] for name in cells.obs.columns}
+        return describe_cells(columns, own_columns=own_columns, **how)
     except ConfigError:
         raise
     except InputError as error:

@@ -46,7 +46,9 @@ def few_per_class(labels: Labels, n: int, seed: int, *, most: float = 1.0) -> Sp
     """
     codes, k = _coded(labels)
     if n < 1 or not 0 < most <= 1:
-        raise InputError(f"{n} cells of each class and at most a share of {most} were asked for.", "n >= 1, 0 < most <= 1")
+        raise InputError(
+            f"{n} cells of each class and at most a share of {most} were asked for.", "n >= 1, 0 < most <= 1"
+        )
     order = np.random.default_rng(seed).permutation(len(codes))
     taken = np.minimum(n, np.maximum(np.floor(np.bincount(codes, minlength=k) * most), 1)).astype(np.int64)
     inside = _rank_within(codes[order]) < taken[codes[order]]
@@ -56,7 +58,7 @@ def few_per_class(labels: Labels, n: int, seed: int, *, most: float = 1.0) -> Sp
 def by_share(labels: Labels, share: float, seed: int) -> Split:
     """Divide each class in the same proportion: about `share` of it to learn from.
 
-    A class with at least two cells stands on both sides, whatever rounding says; one with a single cell is learned from.
+    A class with at least two cells stands on both sides, whatever rounding says; a single cell is learned from.
 
     Parameters
     ----------
@@ -153,4 +155,6 @@ def _check_share(share: float) -> None:
 
 def _check_parts(k: int, n: int, what: str) -> None:
     if not 2 <= k <= n:
-        raise InputError(f"{k} parts of {n} {what} were asked for.", f"2 to {n} parts" if n > 1 else f"2 or more {what}")
+        raise InputError(
+            f"{k} parts of {n} {what} were asked for.", f"2 to {n} parts" if n > 1 else f"2 or more {what}"
+        )

@@ -1,0 +1,106 @@
+"""Multinomial logistic regression on log-normalised counts, solved exactly by L-BFGS in the span of its cells.
+
+The objective is scikit-learn's: ``C * sum of cross-entropies + |w|^2 / 2``, intercepts free. Because of the penalty
+the weights lie in the span of the training cells, so the problem is solved on the coordinates of the cells in an
+orthonormal basis of that span: n numbers a cell instead of tens of thousands of genes, and the same optimum. Tests
+compare with scikit-learn on the genes themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+
+from cellingua.baselines.form import Floats, Labels, coded, softmax
+from cellingua.baselines.normalise import Components, axes_of, log_normalised
+
+FLAT = 64 * np.finfo(float).eps  # a smaller relative gain ends the search, as in scikit-learn
+
+
+class LogisticRegression:
+    """Logistic regression on log-normalised counts.
+
+    Parameters
+    ----------
+    c
+        Inverse strength of the penalty (scikit-learn's ``C``, and its default).
+    components
+        None: all genes. A number: so many principal components of the training cells. A `Components` that is fitted
+        already: its axes, which may have seen other cells without their labels. Each coordinate is then divided by
+        its standard deviation over the training cells.
+    tolerance, steps
+        L-BFGS stops where no entry of the gradient is larger, or after so many steps.
+
+    Attributes
+    ----------
+    weights, intercepts
+        float64 (features, K) and (K,).
+    """
+
+    def __init__(
+        self, c: float = 1.0, components: int | Components | None = None, *, tolerance: float = 1e-4, steps: int = 1000
+    ) -> None:
+        self.c, self.tolerance, self.steps = c, tolerance, steps
+        self.components = components
+        self._axes: Components | None = None
+        self.classes: NDArray[np.str_] = np.zeros(0, np.str_)
+        self.weights: Floats = np.zeros((0, 0))
+        self.intercepts: Floats = np.zeros(0)
+        self._scale: Floats = np.ones(0)
+
+    def fit(self, counts: csr_matrix, labels: Labels, totals: Floats | None = None) -> LogisticRegression:
+        """Find the optimum; with one class alone there is nothing to find."""
+        self.classes, codes = coded(labels, counts.shape[0])
+        values = log_normalised(counts, totals)
+        self._axes = axes_of(self.components, values)
+        if self._axes is not None:
+            scores = self._axes.transform(values)
+            spread = scores.std(axis=0)
+            self._scale = np.where(spread > 0, spread, 1.0)
+            values = csr_matrix(scores / self._scale)
+        basis = _basis(values)
+        inner, self.intercepts = self._solve(np.asarray(values @ basis), codes)
+        self.weights = basis @ inner
+        return self
+
+    def predict_proba(self, counts: csr_matrix, totals: Floats | None = None) -> Floats:
+        """Return the probabilities, float64 (n, K)."""
+        values = log_normalised(counts, totals)
+        if self._axes is None:
+            return softmax(np.asarray(values @ self.weights) + self.intercepts)
+        return softmax(self._axes.transform(values) / self._scale @ self.weights + self.intercepts)
+
+    def _solve(self, x: Floats, codes: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return weights (d, K) and intercepts (K,) on coordinates `x` (n, d)."""
+        d, k = x.shape[1], len(self.classes)
+        wanted = np.eye(k)[codes]
+        rows = np.arange(len(x))
+
+        def loss(flat: Floats) -> tuple[float, Floats]:
+            weights = flat.reshape(d + 1, k)
+            logits = x @ weights[:d] + weights[d]
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            total = np.exp(shifted).sum(axis=1)
+            value = self.c * float((np.log(total) - shifted[rows, codes]).sum()) + 0.5 * float((weights[:d] ** 2).sum())
+            error = self.c * (np.exp(shifted) / total[:, None] - wanted)
+            gradient = np.concatenate([x.T @ error + weights[:d], error.sum(axis=0, keepdims=True)])
+            return value, gradient.ravel()
+
+        options: dict[str, Any] = {"maxiter": self.steps, "gtol": self.tolerance, "ftol": FLAT, "maxls": 50}
+        start: Any = np.zeros((d + 1) * k)
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(d + 1, k)  # type: ignore[call-overload]
+        return found[:d], found[d]
+
+
+def _basis(values: csr_matrix) -> Floats:
+    """Return an orthonormal basis of the span of the rows of `values` (n, genes), float64 (genes, rank)."""
+    rows = values.astype(np.float64)
+    if values.shape[1] <= values.shape[0]:
+        return np.eye(values.shape[1])
+    size, vectors = np.linalg.eigh(np.asarray((rows @ rows.T).todense()))
+    kept = size > max(size[-1], 0.0) * 1e-12
+    return np.asarray(rows.T @ (vectors[:, kept] / np.sqrt(size[kept])))

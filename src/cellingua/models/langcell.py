@@ -17,6 +17,7 @@ from cellingua.nn.bag import GatedBag, GatedBagConfig
 from cellingua.nn.batch import CellBatch, CellStates
 from cellingua.nn.heads import MatchHead, Projection, unit
 from cellingua.nn.language import TextTower, TextTowerConfig
+from cellingua.nn.matching import Matcher
 from cellingua.nn.transformer import CellTower, CellTowerConfig
 
 CELL_KINDS = ("bert", "bag")
@@ -147,16 +148,11 @@ class LangCellModule(nn.Module):
     def match_logits(self, states: CellStates, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the match head's logits of every cell with every text, (B, K, 2); class 1 means a match.
 
-        The keys and values of a cell are computed once for all texts.
+        Without dropout, so for inference: see `cellingua.nn.matching`.
         """
-        if self.match_head is None or states.hidden is None or states.mask is None:
-            raise ValueError("this model has no match head, or its cell tower has no token states")
-        rows = []
-        for place in range(len(states.pooled)):
-            seen = states.mask[place]
-            cell = CellStates(states.pooled[place, None], states.hidden[place, None, seen], None)
-            rows.append(self.match_head(self.text_tower(ids, mask, cell).hidden[:, 0]))
-        return torch.stack(rows)
+        if self.match_head is None:
+            raise ValueError("this model has no match head")
+        return Matcher(self.text_tower, self.match_head, ids, mask).logits(states)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -175,7 +175,7 @@ def _around(norm: nn.Module, states: Tensor, inner: Tensor) -> Tensor:
 def _mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return the attention of (g, Q, width) to (g, C, width), nothing masked, (g, Q, width)."""
     parts = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return attend(*parts, None).transpose(1, 2).flatten(2)
+    return attend(*parts, mask=None).transpose(1, 2).flatten(2)
 
 
 def _tokens_of(states: CellStates) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,9 @@ Each table is a gzip of tab-separated UTF-8 text: ``id, name, definition, synony
 parents are joined by ``|``. The source states neither the scope of a synonym nor which relation a parent is by
 (is-a for CL; is-a or part-of for UBERON). Flags: ``x`` = obsolete (its parents column names what replaces it);
 ``n`` = can't occur in human (CL alone, by the rules below). The output is byte for byte reproducible.
+
+``organs.tsv`` beside them is the guide's own list of the tissues that CELLxGENE shows as ``tissue_general`` (MIT), in
+its order, which matters: a tissue belongs to the first that it is, or is a part or a kind of.
 """
 
 from __future__ import annotations
@@ -179,6 +182,15 @@ def write_table(path: Path, rows: list[tuple[str, ...]]) -> int:
     return len(packed)
 
 
+def write_organs(path: Path, wheel: zipfile.ZipFile) -> int:
+    """Write the list of organs, in its order, and return how many there are."""
+    ids = json.loads(wheel.read("cellxgene_ontology_guide/data/tissue_general_list.json"))
+    terms = read_release(wheel, RELEASES["UBERON"])
+    lines = ["uberon_id\tname", *(f"{term_id}\t{clean(terms[term_id]['label'])}" for term_id in ids)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(ids)
+
+
 def main() -> None:
     """Check the wheel, write all tables, and print what each holds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -192,6 +204,7 @@ def main() -> None:
         raise SystemExit(f"{wheel_path.name} has SHA-256 {digest}; expected {WHEEL_SHA256}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel_path) as wheel:
+        print(f"organs: {write_organs(arguments.out / 'organs.tsv', wheel)}")
         for prefix, name in RELEASES.items():
             rows = make_rows(prefix, read_release(wheel, name))
             size = write_table(arguments.out / f"{prefix.lower()}.tsv.gz", rows)

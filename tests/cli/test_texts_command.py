@@ -47,7 +47,7 @@ def test_every_cell_has_its_text(cells: Path, tmp_path: Path, capsys: pytest.Cap
     assert rows(out) == [["file", "cell", "text"], *expected]
     told = capsys.readouterr().out
     assert "1 labels of 1 cells are in no ontology, kept as they are: 'blorb'" in told
-    assert "no column for: organ" in told
+    assert "no column for: development stage" in told
     before = out.read_bytes()
     assert main(["texts", str(cells), "-o", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
@@ -111,11 +111,11 @@ def test_another_version_and_missing_columns_are_refused(
     cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adata = anndata.read_h5ad(cells)
-    adata.uns["schema_version"] = "2.0.0"
+    adata.uns["schema_version"] = "1.1.0"
     adata.write_h5ad(tmp_path / "old.h5ad")
     out = tmp_path / "out.tsv"
     assert main(["texts", str(cells), str(tmp_path / "old.h5ad"), "-o", str(out)]) == 2
-    assert "old.h5ad: The metadata follow version '2.0.0'" in capsys.readouterr().err
+    assert "old.h5ad: The metadata follow version '1.1.0'" in capsys.readouterr().err
     assert not out.exists()
     adata.obs = adata.obs.rename(columns={"cell_type": "celltype"})
     adata.write_h5ad(tmp_path / "named.h5ad")

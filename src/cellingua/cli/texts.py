@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
             described.append((cells.name, cells.cell_names, texts.texts, texts.index))
         for text in texts.texts:
             places.setdefault(text, len(places))
-        used |= texts.used
+        used |= texts.facts.used
         if not args.quiet:
             print("\n".join(what_was_said(cells.name, texts, aspects or NAMES)))
     with staged(targets) as partial:

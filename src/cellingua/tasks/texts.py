@@ -58,14 +58,17 @@ def texts_of(cells: CellFile, *, own_columns: Mapping[str, str] | None = None, *
 
 def what_was_said(name: str, texts: CellTexts, asked: Sequence[str]) -> list[str]:
     """Return lines that tell a user what became of a file's metadata."""
-    lines = [f"{name}: {len(texts.index):,} cells, {len(texts.texts):,} distinct texts of: {', '.join(texts.aspects)}"]
-    absent = [aspect for aspect in asked if aspect not in texts.aspects]
+    said = ", ".join(texts.facts.aspects)
+    lines = [f"{name}: {len(texts.index):,} cells, {len(texts.texts):,} distinct texts of: {said}"]
+    absent = [aspect for aspect in asked if aspect not in texts.facts.aspects]
     if absent:
         lines.append(f"  no column for: {', '.join(absent)}")
-    for aspect, count in texts.without.items():
+    if "organ" in texts.facts.derived:
+        lines.append("  organ: no column says it, taken from the tissue")
+    for aspect, count in texts.facts.without.items():
         if count:
             lines.append(f"  {aspect}: not said for {count:,} cells, left out of their texts")
-    for aspect, labels in texts.unknown.items():
+    for aspect, labels in texts.facts.unknown.items():
         shown = ", ".join(repr(label[:60]) for label in sorted(labels, key=lambda label: (-labels[label], label))[:5])
         more = f" and {len(labels) - 5:,} more" if len(labels) > 5 else ""
         lines.append(

@@ -1,64 +1,39 @@
-"""Text of a cell type, and text of a cell from its metadata, in the form that LangCell was trained on.
+"""Text of a cell type, and text of cells from their metadata, in the form that LangCell was trained on.
 
 The form is that of the released code (specification of LangCell, section 2): lower case,
 ``"cell type: <name>. <definition>; "``; a definition that is missing is left out.
+
+For training, metadata are read once and texts are drawn at every step::
+
+    read_facts(columns, *, aspects=None, own_columns=None, definitions=None) -> CellFacts
+    draw_texts(facts, cells, rng, *, drop=0.5, alone=0.25, templates=("langcell",)) -> list[str]
+    CellFacts.texts(template="langcell") -> (texts, index): every distinct text once, nothing left out
+
+``columns`` is a mapping name -> column (a data frame will do), such as ``{"cell_type_ontology_term_id": ids}``;
+``cells`` are int places in it, ``rng`` a ``numpy.random.Generator``. A text always begins with the cell type where
+that is known, and with the chance `alone` says nothing else, as prompts do. ``""`` stands for a cell that nothing is
+known of (``facts.described`` is False there): leave those out before drawing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellingua.core.errors import ConfigError
-from cellingua.words.definitions import definition_key, own_definitions
+from cellingua.words.aspects import Reading, read_aspect, read_organ
+from cellingua.words.definitions import own_definitions
 from cellingua.words.metadata import ASPECTS as ASPECTS
-from cellingua.words.metadata import (
-    FIELD,
-    NAMES,
-    PREFIXES_OF,
-    choose_aspects,
-    distinct_rows,
-    find_columns,
-)
+from cellingua.words.metadata import FIELD, NAMES, choose_aspects, distinct_rows, find_columns
 from cellingua.words.ontology import Ontology, load_ontology
-
-SAYS_NOTHING = {"", "unknown", "na", "n/a", "nan", "none", "<na>", "not applicable", "unassigned"}
-# Template -> what it is. The first is LangCell's (specification, section 2.2).
-TEMPLATES = {
-    "langcell": "'cell type: b cell. a lymphocyte of ...; tissue: blood. ...; ', LangCell's form",
-    "names": "the same without definitions: 'cell type: b cell. tissue: blood. '",
-    "sentence": "'a cell of type b cell, from blood, ... . a lymphocyte of ...', only the type is defined",
-    "bare": "names alone: 'b cell, blood, normal'",
-}
-_SENTENCE = {
-    "cell type": "of type {}",
-    "tissue": "from {}",
-    "organ": "of the organ {}",
-    "development stage": "at the stage {}",
-    "disease": "with the disease state {}",
-    "sex": "of sex {}",
-    "ethnicity": "of ethnicity {}",
-    "assay": "measured by {}",
-}
-_ID = re.compile(r"[A-Za-z]+:\d+")
-_KIND_OF_TISSUE = re.compile(r"\s*\((cell culture|organoid)\)$", re.IGNORECASE)
-
-
-@lru_cache(maxsize=4096)  # cells of many combinations share few phrases
-def _phrase(aspect: str, name: str, definition: str) -> str:
-    """Return ``"<aspect>: <name>. <definition>; "`` in lower case, on one line."""
-    definition = " ".join(definition.split())
-    text = f"{aspect}: {' '.join(name.split())}. "
-    if definition:
-        text += f"{definition}; "
-    return text.lower()
+from cellingua.words.templates import TEMPLATES as TEMPLATES
+from cellingua.words.templates import check_template, compose, phrase
 
 
 def describe_term(term_id: str, ontology: Ontology | None = None) -> str:
@@ -72,158 +47,62 @@ def describe_term(term_id: str, ontology: Ontology | None = None) -> str:
         By default the Cell Ontology.
     """
     ontology = ontology or load_ontology("CL")
-    return _phrase("cell type", ontology.name(term_id), ontology.definition(term_id))
+    return phrase("cell type", ontology.name(term_id), ontology.definition(term_id))
 
 
 def describe_label(label: str, description: str = "") -> str:
     """Return the text of a label that is no term of the ontology, with the user's own description if there is one."""
-    return _phrase("cell type", label, description)
+    return phrase("cell type", label, description)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one aspect of one cell says.
+class CellFacts:
+    """What the metadata of cells say, each distinct row read once.
 
     Attributes
     ----------
-    name, definition
-        As they are said; a name that is ``""`` says nothing, a definition that is ``""`` is left out.
-    known
-        False for a label that no ontology knows, and no definition of the user's.
-    own
+    rows
+        Distinct rows: aspect -> what it says, the aspects that say something alone, in their fixed order.
+    index
+        int64 (cells,): the place in `rows` of each cell.
+    aspects
+        Aspects that the table has, or that follow from what it has.
+    derived
+        Aspects that no column says and that follow from another: the organ, from the tissue.
+    unknown
+        Aspect -> label that no ontology knows -> number of cells; such labels are said as they are.
+    without
+        Aspect -> number of cells whose metadata don't say it.
+    used
         Keys of the user's definitions that were used.
     """
 
-    name: str
-    definition: str = ""
-    known: bool = True
-    own: tuple[str, ...] = ()
+    rows: list[dict[str, Reading]]
+    index: NDArray[np.int64]
+    aspects: tuple[str, ...]
+    derived: tuple[str, ...]
+    unknown: dict[str, dict[str, int]]
+    without: dict[str, int]
+    used: frozenset[str]
 
+    def __len__(self) -> int:
+        return len(self.index)
 
-def read_aspect(aspect: str, term_id: str, name: str, definitions: Mapping[str, str] | None = None) -> Reading:
-    """Return what one aspect says, from its term id if that is known, else from its name.
+    @cached_property
+    def described(self) -> NDArray[np.bool_]:
+        """bool (cells,): whether anything is known of a cell."""
+        return np.array([bool(row) for row in self.rows], dtype=np.bool_)[self.index]
 
-    Parameters
-    ----------
-    aspect
-        One of `cellingua.words.metadata.NAMES`.
-    term_id, name
-        As they stand in the metadata, ``""`` where there is none. An id may stand in place of the name; several ids
-        or names are joined by ``||`` (ids also by commas); an obsolete id is read as what replaces it.
-    definitions
-        The user's own, as from `cellingua.words.definitions.own_definitions`; they go before the ontology's.
-    """
-    own = definitions or {}
-    ids, names = _several_ids(term_id), [part.strip() for part in name.split("||")]
-    if max(len(ids), len(names)) == 1:
-        return _read_one(aspect, ids[0], names[0], own)
-    if len(ids) != len(names):
-        ids, names = (ids, [""] * len(ids)) if any(ids) else ([""] * len(names), names)
-    parts = [part for part in (_read_one(aspect, *pair, own) for pair in zip(ids, names, strict=True)) if part.name]
-    return Reading(
-        " and ".join(part.name for part in parts),
-        " ".join(part.definition for part in parts if part.definition),
-        all(part.known for part in parts),
-        tuple(key for part in parts for key in part.own),
-    )
-
-
-def _several_ids(text: str) -> list[str]:
-    parts = text.split("||")
-    commas = [part.strip() for part in text.split(",")]
-    if len(parts) == 1 and all(_ID.fullmatch(part) for part in commas):
-        parts = commas
-    return [_KIND_OF_TISSUE.sub("", part).strip() for part in parts]
-
-
-def _read_one(aspect: str, term_id: str, name: str, own: Mapping[str, str]) -> Reading:
-    ontologies = [load_ontology(prefix) for prefix in PREFIXES_OF[aspect]]
-    plain = _KIND_OF_TISSUE.sub("", name)
-    term = next((live for text in (term_id, plain) for o in ontologies if (live := _live(o, text))), None)
-    if term is None and plain.lower() not in SAYS_NOTHING:
-        term = next(((o, found) for o in ontologies if (found := o.find(plain))), None)
-    if term is not None:
-        said, definition = term[0].name(term[1]), term[0].definition(term[1])
-    elif name.lower() not in SAYS_NOTHING:
-        said, definition = name, ""
-    elif _ID.fullmatch(term_id):
-        said, definition = term_id, ""
-    else:
-        return Reading("")
-    for key in dict.fromkeys(definition_key(text) for text in (term_id, term[1] if term else "", name, said)):
-        if key and key in own:
-            return Reading(said, own[key], True, (key,))
-    return Reading(said, definition, term is not None)
-
-
-def _live(ontology: Ontology, term_id: str) -> tuple[Ontology, str] | None:
-    if term_id in ontology:
-        return ontology, term_id
-    replaced_by = (ontology.obsolete(term_id) or ("", ""))[1]
-    return (ontology, replaced_by) if replaced_by in ontology else None
-
-
-def _compose(readings: Mapping[str, Reading], template: str) -> str:
-    """Return the text of a cell, in lower case, on one line; ``""`` if no aspect says anything."""
-    said = {aspect: readings[aspect] for aspect in NAMES if aspect in readings and readings[aspect].name}
-    if "tissue" in said and "organ" in said and said["tissue"].name.lower() == said["organ"].name.lower():
-        del said["tissue"]
-    if template == "langcell":
-        return "".join(_phrase(aspect, part.name, part.definition) for aspect, part in said.items())
-    if template == "names":
-        return "".join(_phrase(aspect, part.name, "") for aspect, part in said.items())
-    if template == "bare":
-        text = ", ".join(part.name for part in said.values())
-    else:
-        text = ", ".join(_SENTENCE[aspect].format(part.name) for aspect, part in said.items())
-        text = f"a cell {text}. {said['cell type'].definition if 'cell type' in said else ''}" if said else ""
-    return " ".join(text.split()).lower()
-
-
-def check_template(template: str) -> None:
-    """Raise `ConfigError` for a template that doesn't exist."""
-    if template not in TEMPLATES:
-        raise ConfigError(f"There is no template {template!r}.", "one of: " + ", ".join(TEMPLATES), "another name")
-
-
-def describe_cell(
-    metadata: Mapping[str, Any], *, template: str = "langcell", definitions: Mapping[str, str] | None = None
-) -> str:
-    """Return the text of a cell from up to eight aspects of its metadata, each with its ontology's definition.
-
-    Parameters
-    ----------
-    metadata
-        Fields by their CELLxGENE names (``cell_type``, ``tissue``, ``tissue_general``, ``development_stage``,
-        ``disease``, ``sex``, ``self_reported_ethnicity``, ``assay``), each a name; beside each, where known, its
-        ``<field>_ontology_term_id``, which then decides. Fields that are missing or say nothing are skipped, and so
-        is a tissue equal to its organ.
-    template
-        One of `TEMPLATES`.
-    definitions
-        Id or name -> the user's own definition.
-
-    Returns
-    -------
-    str
-        Aspects in their fixed order; ``""`` if none says anything.
-
-    Raises
-    ------
-    ConfigError
-        An unknown template.
-    """
-    check_template(template)
-    own = own_definitions(definitions or {})
-    readings = {}
-    for aspect, column in find_columns([*metadata, FIELD["cell type"]]).items():
-        ids, names = (_text(metadata.get(key)) if key else "" for key in (column.ids, column.names))
-        readings[aspect] = read_aspect(aspect, ids, names, own)
-    return _compose(readings, template)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).split())
+    def texts(self, template: str = "langcell", *, drop: float = 0.0, seed: int = 0) -> CellTexts:
+        """Return the text of every cell; `template`, `drop` and `seed` are those of `describe_cells`."""
+        check_template(template)
+        _check_chance("drop", drop)
+        places: dict[str, int] = {}
+        of_row = np.zeros(len(self.rows), dtype=np.int64)
+        for number, row in enumerate(self.rows):
+            text = compose(_keep(row, drop, seed), template)
+            of_row[number] = places.setdefault(text, len(places))
+        return CellTexts(list(places), of_row[self.index], self)
 
 
 @dataclass(frozen=True)
@@ -236,22 +115,90 @@ class CellTexts:
         Distinct texts in order of first appearance; ``""`` for cells that nothing is said of.
     index
         int64 (cells,): the place in `texts` of each cell.
-    aspects
-        Aspects that the table has.
-    unknown
-        Aspect -> label that no ontology knows -> number of cells; such labels are said as they are.
-    without
-        Aspect -> number of cells whose metadata don't say it.
-    used
-        Keys of the user's definitions that were used.
+    facts
+        What they were made of, and what could not be read.
     """
 
     texts: list[str]
     index: NDArray[np.int64]
-    aspects: tuple[str, ...]
-    unknown: dict[str, dict[str, int]]
-    without: dict[str, int]
-    used: frozenset[str]
+    facts: CellFacts
+
+
+def read_facts(
+    columns: Mapping[str, Any],
+    *,
+    aspects: Sequence[str] | None = None,
+    own_columns: Mapping[str, str] | None = None,
+    definitions: Mapping[str, str] | None = None,
+) -> CellFacts:
+    """Read the metadata of cells; rows that are identical are read once.
+
+    Parameters
+    ----------
+    columns
+        Name -> column with a value a cell, named as in CELLxGENE's schema (version 2 to 7); a data frame will do.
+    aspects
+        Aspects to say, which must be there; by default all that are there, of which the cell type must be. The organ
+        is there where the tissue is: a cell whose metadata don't say it gets the organ that its tissue belongs to.
+    own_columns
+        Aspect -> column that says it, for tables that don't follow the schema.
+    definitions
+        Id or name -> the user's own definition.
+
+    Raises
+    ------
+    InputError
+        Columns are missing or differ in length, keys of definitions are repeated.
+    ConfigError
+        An unknown aspect.
+    """
+    chosen = None if aspects is None else choose_aspects(aspects)
+    where = find_columns(list(columns), chosen, own_columns)
+    needed = list(dict.fromkeys(name for column in where.values() for name in column.needed))
+    rows, index = distinct_rows([columns[name] for name in needed])
+    cells = np.bincount(index, minlength=len(rows)).tolist()
+    reader = _Reader(own_definitions(definitions or {}))
+    found: list[dict[str, Reading]] = []
+    unknown: dict[str, dict[str, int]] = {}
+    without = dict.fromkeys(where, 0)
+    places = {name: place for place, name in enumerate(needed)}
+    at = {aspect: [places.get(name or "", -1) for name in column.four] for aspect, column in where.items()}
+    for row, n in zip(rows, cells, strict=True):
+        values, said = (*row, ""), {}
+        for aspect, (ids, names, tissue_ids, tissues) in at.items():
+            # Place -1, of a column that isn't there, is the "" at the end.
+            reading = reader.read(aspect, values[ids], values[names], values[tissue_ids], values[tissues])
+            if not reading.name:
+                without[aspect] += n
+                continue
+            said[aspect] = reading
+            if not reading.known:
+                counts = unknown.setdefault(aspect, {})
+                counts[reading.name] = counts.get(reading.name, 0) + n
+        found.append(said)
+    used = frozenset(key for reading in reader.read_already.values() for key in reading.own)
+    derived = tuple(aspect for aspect, column in where.items() if column.ids is None and column.names is None)
+    return CellFacts(found, index, tuple(where), derived, unknown, without, used)
+
+
+class _Reader:
+    """Reads aspects, each combination of id and name once."""
+
+    def __init__(self, own: Mapping[str, str]) -> None:
+        self.own = own
+        self.read_already: dict[tuple[str, str, str], Reading] = {}
+
+    def read(self, aspect: str, term_id: str, name: str, tissue_id: str = "", tissue: str = "") -> Reading:
+        """Return what one aspect says; an organ that isn't said follows from the tissue."""
+        key = (aspect, term_id, name)
+        if key not in self.read_already:
+            self.read_already[key] = read_aspect(*key, self.own)
+        if self.read_already[key].name or not (tissue_id or tissue):
+            return self.read_already[key]
+        key = ("organ of", tissue_id, tissue)
+        if key not in self.read_already:
+            self.read_already[key] = read_organ(tissue_id, tissue, self.own)
+        return self.read_already[key]
 
 
 def describe_cells(
@@ -268,22 +215,15 @@ def describe_cells(
 
     Parameters
     ----------
-    columns
-        Name -> column with a value a cell, named as in CELLxGENE's schema (version 3 to 7); a data frame will do.
+    columns, aspects, own_columns, definitions
+        As `read_facts` takes them.
     template
         One of `TEMPLATES`.
-    aspects
-        Aspects to say, which must be there; by default all that are there, of which the cell type must be.
-    own_columns
-        Aspect -> column that says it, for tables that don't follow the schema.
-    definitions
-        Id or name -> the user's own definition.
     drop
-        Chance of leaving out an aspect, for training (0 to 1). The cell type is always kept; where it isn't known,
-        the first aspect that is. At 1 the cell type alone is said, as in prompts.
+        Chance of leaving out an aspect (0 to 1). The cell type is always kept; where it isn't known, the first aspect
+        that is. At 1 the cell type alone is said, as in prompts.
     seed
-        Draw of `drop`. It depends on the seed and the metadata alone, not on the order or number of cells; give
-        each training step its own.
+        Draw of `drop`. It depends on the seed and the metadata alone, not on the order or number of cells.
 
     Raises
     ------
@@ -293,42 +233,116 @@ def describe_cells(
         An unknown template or aspect, or a chance outside 0 to 1.
     """
     check_template(template)
-    if not 0 <= drop <= 1:
-        raise ConfigError(f"drop is {drop}.", "a chance from 0 to 1")
-    own = own_definitions(definitions or {})
-    where = find_columns(list(columns), None if aspects is None else choose_aspects(aspects), own_columns)
-    needed = list(dict.fromkeys(name for column in where.values() for name in (column.ids, column.names) if name))
-    rows, index = distinct_rows([columns[name] for name in needed])
-    cells = np.bincount(index, minlength=len(rows))
-    read: dict[tuple[str, str, str], Reading] = {}
-    places: dict[str, int] = {}
-    text_of_row = np.zeros(len(rows), dtype=np.int64)
-    unknown: dict[str, dict[str, int]] = {}
-    without = dict.fromkeys(where, 0)
-    for number, row in enumerate(rows):
-        values = dict(zip(needed, row, strict=True))
-        readings = {}
-        for aspect, column in where.items():
-            key = (aspect, values.get(column.ids or "", ""), values.get(column.names or "", ""))
-            reading = read[key] = read.get(key) or read_aspect(*key, own)
-            readings[aspect] = reading
-            without[aspect] += 0 if reading.name else int(cells[number])
-            if not reading.known:
-                counts = unknown.setdefault(aspect, {})
-                counts[reading.name] = counts.get(reading.name, 0) + int(cells[number])
-        text = _compose(_keep(readings, drop, seed), template)
-        text_of_row[number] = places.setdefault(text, len(places))
-    used = frozenset(key for reading in read.values() for key in reading.own)
-    return CellTexts(list(places), text_of_row[index], tuple(where), unknown, without, used)
+    _check_chance("drop", drop)
+    facts = read_facts(columns, aspects=aspects, own_columns=own_columns, definitions=definitions)
+    return facts.texts(template, drop=drop, seed=seed)
 
 
-def _keep(readings: Mapping[str, Reading], drop: float, seed: int) -> dict[str, Reading]:
-    """Return the aspects that aren't dropped; the first that says something always stays."""
-    said = {aspect: readings[aspect] for aspect in NAMES if aspect in readings and readings[aspect].name}
+def describe_cell(
+    metadata: Mapping[str, Any], *, template: str = "langcell", definitions: Mapping[str, str] | None = None
+) -> str:
+    """Return the text of one cell from up to eight aspects of its metadata, each with its ontology's definition.
+
+    Parameters
+    ----------
+    metadata
+        Fields by their CELLxGENE names (``cell_type``, ``tissue``, ``tissue_general``, ``development_stage``,
+        ``disease``, ``sex``, ``self_reported_ethnicity``, ``assay``), each a name; beside each, where known, its
+        ``<field>_ontology_term_id``, which then decides. Fields that are missing or say nothing are skipped, and so
+        is a tissue equal to its organ; an organ that isn't said follows from the tissue.
+    template
+        One of `TEMPLATES`.
+    definitions
+        Id or name -> the user's own definition.
+
+    Returns
+    -------
+    str
+        Aspects in their fixed order; ``""`` if none says anything.
+
+    Raises
+    ------
+    ConfigError
+        An unknown template.
+    """
+    check_template(template)
+    reader = _Reader(own_definitions(definitions or {}))
+    where = find_columns([*metadata, FIELD["cell type"]])
+    values = {name: "" if value is None else " ".join(str(value).split()) for name, value in metadata.items()}
+    said = {
+        aspect: reader.read(aspect, *(values.get(name or "", "") for name in column.four))
+        for aspect, column in where.items()
+    }
+    return compose(said, template)
+
+
+def draw_texts(
+    facts: CellFacts,
+    cells: Sequence[int] | NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    drop: float = 0.5,
+    alone: float = 0.25,
+    templates: Sequence[str] = ("langcell",),
+) -> list[str]:
+    """Return a text of each of some cells with aspects left out at random, for a step of training.
+
+    Parameters
+    ----------
+    facts
+        From `read_facts`, once for all steps.
+    cells
+        Places of the cells of this step; one may come several times, and is drawn each time.
+    rng
+        Of this step; nothing else is drawn from it than ``(len(cells), 10)`` numbers.
+    drop
+        Chance of leaving out each aspect but the first that is known, which is the cell type (0 to 1).
+    alone
+        Chance that the first is said alone, whatever `drop` is: prompts hold the cell type alone, so that training
+        must have seen it so (0 to 1).
+    templates
+        Each text has one of these, drawn evenly.
+
+    Returns
+    -------
+    list of str
+        One a cell; ``""`` where nothing is known of the cell.
+
+    Raises
+    ------
+    ConfigError
+        An unknown template, none, or a chance outside 0 to 1.
+    """
+    _check_chance("drop", drop)
+    _check_chance("alone", alone)
+    if not templates:
+        raise ConfigError("No template is named.", "some of: " + ", ".join(TEMPLATES))
+    for template in templates:
+        check_template(template)
+    draws = rng.random((len(cells), len(NAMES) + 2))
+    texts = []
+    for row, draw in zip(facts.index[np.asarray(cells, dtype=np.int64)].tolist(), draws, strict=True):
+        template = templates[int(draw[-1] * len(templates))]
+        chance = 1.0 if draw[-2] < alone else drop
+        texts.append(compose(_kept(facts.rows[row], dict(zip(NAMES, draw, strict=False)), chance), template))
+    return texts
+
+
+def _check_chance(name: str, chance: float) -> None:
+    if not 0 <= chance <= 1:
+        raise ConfigError(f"{name} is {chance}.", "a chance from 0 to 1")
+
+
+def _keep(said: dict[str, Reading], drop: float, seed: int) -> dict[str, Reading]:
+    """Return the aspects that aren't dropped, drawn from the seed and what the metadata say."""
     if drop == 0:
         return said
     facts = "\x1f".join(f"{aspect}={reading.name.lower()}" for aspect, reading in said.items())
     # 64 bytes: a draw of 8 bytes for each of the eight aspects.
     draws = np.frombuffer(hashlib.blake2b(f"{seed}\x1f{facts}".encode()).digest(), dtype="<u8") / 2.0**64
-    chance = dict(zip(NAMES, draws, strict=True))
-    return {a: part for place, (a, part) in enumerate(said.items()) if place == 0 or chance[a] >= drop}
+    return _kept(said, dict(zip(NAMES, draws, strict=True)), drop)
+
+
+def _kept(said: dict[str, Reading], draws: Mapping[str, float], drop: float) -> dict[str, Reading]:
+    """Return the first aspect, and those of the others whose draw isn't below `drop`."""
+    return {a: part for place, (a, part) in enumerate(said.items()) if place == 0 or draws[a] >= drop}

@@ -1,8 +1,10 @@
 """Metadata of cells after CELLxGENE's schema: which column says what, and the distinct rows of a table of cells.
 
-Versions 3 to 7 of the schema use the same columns: a name and, beside it, ``<name>_ontology_term_id`` (files that
-were not yet published have the ids alone). They differ in values: several diseases or ethnicities of one cell are
-joined by ``" || "`` or, up to version 5, ids by a comma; tissues of version 3 may end in ``" (organoid)"``.
+Versions 2 to 7 of the schema use the same columns: a name and, beside it, ``<name>_ontology_term_id`` (files that
+were not yet published have the ids alone; version 2 says ``ethnicity``, later ones ``self_reported_ethnicity``). They
+differ in values: several diseases or ethnicities of one cell are joined by ``" || "`` or, up to version 5, by a comma;
+tissues up to version 3 may end in ``" (organoid)"`` or ``" (cell culture)"``. ``tissue_general`` is added to files that
+CELLxGENE publishes; elsewhere the organ follows from the tissue.
 """
 
 from __future__ import annotations
@@ -33,17 +35,31 @@ NAMES = tuple(aspect for aspect, _, _ in ASPECTS)
 FIELD = {aspect: field for aspect, field, _ in ASPECTS}
 PREFIXES_OF = {aspect: prefixes for aspect, _, prefixes in ASPECTS}
 ID = "_ontology_term_id"
-VERSIONS = range(3, 8)
+VERSIONS = range(2, 8)
 # What a field was called before version 3; files of later versions that were edited by hand still have it.
 FORMER = {"self_reported_ethnicity": "ethnicity"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where a table says one aspect: the column of ids and that of names, None where there is none."""
+    """Where a table says one aspect: the column of ids and that of names, None where there is none.
+
+    `tissue` is where the tissue is said, for an organ that may follow from it.
+    """
 
     ids: str | None
     names: str | None
+    tissue: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def four(self) -> tuple[str | None, str | None, str | None, str | None]:
+        """Columns of ids and names, and those of the tissue's."""
+        return (self.ids, self.names, *self.tissue)
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of all columns that are read."""
+        return [name for name in self.four if name is not None]
 
 
 def choose_aspects(wanted: Sequence[str]) -> tuple[str, ...]:
@@ -69,7 +85,7 @@ def choose_aspects(wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_version(version: str) -> None:
-    """Raise `InputError` if a file says that it follows a version of the schema other than 3 to 7."""
+    """Raise `InputError` if a file says that it follows a version of the schema other than 2 to 7."""
     major = version.strip().split(".")[0]
     if not (major.isdecimal() and int(major) in VERSIONS):
         raise InputError(
@@ -89,7 +105,8 @@ def find_columns(
     names
         Names of the table's columns.
     aspects
-        Aspects that must be there; by default all that are there, of which the cell type must be.
+        Aspects that must be there; by default all that are there, of which the cell type must be. The organ is there
+        where the tissue is.
     own
         Aspect -> column of names or ids, where the user named one.
 
@@ -101,25 +118,36 @@ def find_columns(
         `own` names a column for an aspect that isn't asked for.
     """
     found = {}
-    idle = [aspect for aspect in own or {} if aspects is not None and aspect not in aspects]
+    read = None if aspects is None else {*aspects, *(("tissue",) if "organ" in aspects else ())}
+    idle = [aspect for aspect in own or {} if read is not None and aspect not in read]
     if idle:
         raise ConfigError(f"A column is named for {', '.join(idle)}, which is not among the aspects.", ", ".join(NAMES))
     for aspect in NAMES if aspects is None else aspects:
-        field = FIELD[aspect]
-        if own and aspect in own:
-            if own[aspect] not in names:
-                raise _missing([own[aspect]], names)
-            found[aspect] = Column(None, own[aspect])
-            continue
-        for spelling in (field, FORMER.get(field, field)):
-            ids, plain = f"{spelling}{ID}", spelling
-            if ids in names or plain in names:
-                found[aspect] = Column(ids if ids in names else None, plain if plain in names else None)
-                break
+        column = _column(aspect, names, own or {})
+        if aspect == "organ":
+            tissue = _column("tissue", names, own or {}) or Column(None, None)
+            column = column or Column(None, None)
+            column = Column(column.ids, column.names, (tissue.ids, tissue.names))
+        if column is not None and column.needed:
+            found[aspect] = column
     missing = [aspect for aspect in (("cell type",) if aspects is None else aspects) if aspect not in found]
     if missing:
         raise _missing([f"{FIELD[aspect]} or {FIELD[aspect]}{ID}" for aspect in missing], names)
     return found
+
+
+def _column(aspect: str, names: Collection[str], own: Mapping[str, str]) -> Column | None:
+    """Return where a table says one aspect, None where it doesn't."""
+    if aspect in own:
+        if own[aspect] not in names:
+            raise _missing([own[aspect]], names)
+        return Column(None, own[aspect])
+    field = FIELD[aspect]
+    for spelling in (field, FORMER.get(field, field)):
+        ids, plain = f"{spelling}{ID}", spelling
+        if ids in names or plain in names:
+            return Column(ids if ids in names else None, plain if plain in names else None)
+    return None
 
 
 def _missing(missing: list[str], names: Collection[str]) -> InputError:
@@ -162,7 +190,8 @@ def distinct_rows(columns: Sequence[Any]) -> tuple[list[tuple[str, ...]], NDArra
         # Codes are made dense again after every column, so that their product never overflows.
         index = pd.factorize(index * len(values) + codes)[0].astype(np.int64)
     _, first = np.unique(index, return_index=True)
-    return [tuple(values[codes[place]] for codes, values in coded) for place in first], index
+    chosen = [[values[code] for code in codes[first].tolist()] for codes, values in coded]
+    return list(zip(*chosen, strict=True)) if chosen else [() for _ in first], index
 
 
 def _codes(column: Any) -> tuple[NDArray[np.int64], list[str]]:

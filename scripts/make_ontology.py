@@ -157,14 +157,18 @@ def make_rows(prefix: str, terms: dict[str, dict]) -> list[tuple[str, ...]]:
     rows = []
     foreign = {i for i, t in terms.items() if prefix == "CL" and not t["deprecated"] and not_human(i, t)}
     for term_id, term in terms.items():
+        # An obsolete term has no ancestors: it lies where its replacement lies.
+        place = term.get("replaced_by", "") if term["deprecated"] else term_id
         ancestors = term.get("ancestors", {})
-        if roots is not None and not (roots & set(ancestors)) and term_id not in roots:
+        if roots is not None and place not in roots and not (roots & set(terms.get(place, {}).get("ancestors", {}))):
             continue
         name, definition = clean(term["label"]), clean(term.get("description", ""))
         if term["deprecated"]:
-            # Kept for CL alone, so that an obsolete id can be refused with the one to use.
-            if prefix == "CL":
-                rows.append((term_id, name, "", "", term.get("replaced_by", ""), "x"))
+            # Kept so that metadata of former years can be read; in CL all of them, so that an obsolete id can be refused
+            # by its name.
+            replaced_by = term.get("replaced_by", "")
+            if prefix == "CL" or (replaced_by in terms and not terms[replaced_by]["deprecated"]):
+                rows.append((term_id, name, "", "", replaced_by, "x"))
             continue
         kept = [p for p, distance in ancestors.items() if distance == 1 and not terms[p]["deprecated"]]
         parents = [p for p in kept if roots is None or p in roots or roots & set(terms[p]["ancestors"])]

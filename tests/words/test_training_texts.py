@@ -148,6 +148,15 @@ def test_several_names_joined_by_commas_are_read_where_all_are_known() -> None:
     assert read_aspect("disease", "", comma).name == comma
 
 
+@pytest.mark.parametrize(
+    ("aspect", "old", "new"),
+    [("assay", "EFO:0009898", "EFO:0009922"), ("ethnicity", "HANCESTRO:0593", "AfPO:0000056")],
+)
+def test_an_id_of_former_years_is_read_as_what_replaced_it(aspect: str, old: str, new: str) -> None:
+    assert read_aspect(aspect, old, "") == read_aspect(aspect, new, "")
+    assert read_aspect(aspect, old, "").known
+
+
 def test_one_cell_and_a_table_say_the_same_whether_the_organ_is_said_or_not() -> None:
     cell = {"cell_type": "B cell", "tissue": "transverse colon"}
     assert describe_cell(cell) == describe_cell(cell | {"tissue_general": "colon"})

@@ -148,6 +148,23 @@ def test_several_names_joined_by_commas_are_read_where_all_are_known() -> None:
     assert read_aspect("disease", "", comma).name == comma
 
 
+def test_labels_as_people_write_them_are_read_and_told() -> None:
+    found = describe_cells({"cell_type": ["FCGR3A+ Mono", "Tregs", "doublets", "blorb", "B cell"]}, template="bare")
+    texts = [found.texts[place] for place in found.index]
+    assert texts == ["cd14-low, cd16-positive monocyte", "regulatory t cell", "", "blorb", "b cell"]
+    ontology = load_ontology("CL")
+    assert found.facts.read_as == {
+        "FCGR3A+ Mono": "CD14-low, CD16-positive monocyte",
+        "Tregs": ontology.name("CL:0000815"),
+    }
+    assert found.facts.without == {"cell type": 1}
+    own = describe_cells({"cell_type": ["Tregs"]}, definitions={"tregs": "Mine."})
+    assert own.texts == ["cell type: tregs. mine.; "]
+    # An id that is known decides, whatever the label beside it.
+    both = {"cell_type": ["doublets"], "cell_type_ontology_term_id": ["CL:0000236"]}
+    assert describe_cells(both, template="bare").texts == ["b cell"]
+
+
 @pytest.mark.parametrize(
     ("aspect", "old", "new"),
     [("assay", "EFO:0009898", "EFO:0009922"), ("ethnicity", "HANCESTRO:0593", "AfPO:0000056")],

@@ -68,6 +68,8 @@ def what_was_said(name: str, texts: CellTexts, asked: Sequence[str]) -> list[str
     for aspect, count in texts.facts.without.items():
         if count:
             lines.append(f"  {aspect}: not said for {count:,} cells, left out of their texts")
+    for label, term in texts.facts.read_as.items():
+        lines.append(f"  cell type: {label[:60]!r} read as {term}")
     for aspect, labels in texts.facts.unknown.items():
         shown = ", ".join(repr(label[:60]) for label in sorted(labels, key=lambda label: (-labels[label], label))[:5])
         more = f" and {len(labels) - 5:,} more" if len(labels) > 5 else ""

@@ -14,6 +14,7 @@ from importlib.resources import files
 
 from cellingua.words.definitions import definition_key
 from cellingua.words.metadata import PREFIXES_OF
+from cellingua.words.naming import name_label
 from cellingua.words.ontology import Ontology, load_ontology
 
 SAYS_NOTHING = {"", "unknown", "na", "n/a", "nan", "none", "<na>", "not applicable", "unassigned"}
@@ -35,12 +36,16 @@ class Reading:
         False for a label that no ontology knows, and no definition of the user's.
     own
         Keys of the user's definitions that were used.
+    label
+        What was written, where that is neither an id, a name nor a synonym and was read by the rules for labels
+        (``"CD4 T cells"``); else ``""``.
     """
 
     name: str
     definition: str = ""
     known: bool = True
     own: tuple[str, ...] = ()
+    label: str = ""
 
 
 def read_aspect(aspect: str, term_id: str, name: str, definitions: Mapping[str, str] | None = None) -> Reading:
@@ -51,7 +56,8 @@ def read_aspect(aspect: str, term_id: str, name: str, definitions: Mapping[str, 
     aspect
         One of `cellingua.words.metadata.NAMES`.
     term_id, name
-        As they stand in the metadata, ``""`` where there is none. An id may stand in place of the name; several ids
+        As they stand in the metadata, ``""`` where there is none. An id may stand in place of the name; a cell type
+        may be any label that `cellingua.words.naming` reads, or one that says that there is no type; several ids
         or names are joined by ``||`` (up to version 5 by commas); an obsolete id is read as what replaces it.
     definitions
         The user's own, as from `cellingua.words.definitions.own_definitions`; they go before the ontology's.
@@ -68,6 +74,7 @@ def read_aspect(aspect: str, term_id: str, name: str, definitions: Mapping[str, 
         " ".join(part.definition for part in parts if part.definition),
         all(part.known for part in parts),
         tuple(key for part in parts for key in part.own),
+        " || ".join(part.label for part in parts if part.label),
     )
 
 
@@ -134,6 +141,13 @@ def _find(ontologies: tuple[Ontology, ...], term_id: str, name: str) -> tuple[On
 
 def _read_one(aspect: str, term_id: str, name: str, own: Mapping[str, str]) -> Reading:
     term = _find(tuple(map(load_ontology, PREFIXES_OF[aspect])), term_id, _KIND_OF_TISSUE.sub("", name))
+    label = ""
+    if term is None and aspect == "cell type" and name and definition_key(name) not in own:
+        naming = name_label(name)
+        if naming.how == "no type":  # "doublets", "unlabelled"
+            return Reading("")
+        if naming.term_id is not None:
+            term, label = (load_ontology("CL"), naming.term_id), name
     if term is not None:
         said, definition = term[0].name(term[1]), term[0].definition(term[1])
     elif name.lower() not in SAYS_NOTHING:
@@ -144,8 +158,8 @@ def _read_one(aspect: str, term_id: str, name: str, own: Mapping[str, str]) -> R
         return Reading("")
     for key in dict.fromkeys(definition_key(text) for text in (term_id, term[1] if term else "", name, said)):
         if key and key in own:
-            return Reading(said, own[key], True, (key,))
-    return Reading(said, definition, term is not None)
+            return Reading(said, own[key], True, (key,), label)
+    return Reading(said, definition, term is not None, (), label)
 
 
 def _live(ontology: Ontology, term_id: str) -> tuple[Ontology, str] | None:

@@ -71,6 +71,8 @@ class CellFacts:
         Aspects that no column says and that follow from another: the organ, from the tissue.
     unknown
         Aspect -> label that no ontology knows -> number of cells; such labels are said as they are.
+    read_as
+        Label of a cell type that is no name of the ontology -> the name it was read as, by the rules for labels.
     without
         Aspect -> number of cells whose metadata don't say it.
     used
@@ -82,6 +84,7 @@ class CellFacts:
     aspects: tuple[str, ...]
     derived: tuple[str, ...]
     unknown: dict[str, dict[str, int]]
+    read_as: dict[str, str]
     without: dict[str, int]
     used: frozenset[str]
 
@@ -176,9 +179,10 @@ def read_facts(
                 counts = unknown.setdefault(aspect, {})
                 counts[reading.name] = counts.get(reading.name, 0) + n
         found.append(said)
+    read_as = {reading.label: reading.name for reading in reader.read_already.values() if reading.label}
     used = frozenset(key for reading in reader.read_already.values() for key in reading.own)
     derived = tuple(aspect for aspect, column in where.items() if column.ids is None and column.names is None)
-    return CellFacts(found, index, tuple(where), derived, unknown, without, used)
+    return CellFacts(found, index, tuple(where), derived, unknown, read_as, without, used)
 
 
 class _Reader:

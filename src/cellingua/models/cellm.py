@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from cellingua.models.gene_table import GeneTable
 from cellingua.models.model import TOKEN_BUDGET, Counts
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.performer import Performer, PerformerConfig, PerformerStates
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import ClassHead
 
 POOLINGS = ("cls", "mean")
 #: ``exact`` attention: squared length times cells, at most.
@@ -118,6 +122,8 @@ class CellLMModel:
         The model's genes; a gene's token is its number in the model. Genes that no list names are not in it.
     folder
         Where it was loaded from.
+    head
+        Classes of its own, in a tuned model.
     """
 
     name: str
@@ -127,6 +133,7 @@ class CellLMModel:
     genes: GeneTable
     device: str = "cpu"
     folder: Path | None = None
+    head: ClassHead | None = None
 
     def __post_init__(self) -> None:
         top, genes = int(self.genes.tokens.max()), self.config.performer.genes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.batch import CellBatch
 from cellingua.words.wordpiece import WordPiece
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import ClassHead
 
 Floats = NDArray[np.float32]
 #: Tokens of a padded minibatch, at most: what keeps attention over long cells within a few hundred MB.
@@ -111,6 +114,8 @@ class LangCellModel:
         Terms of which the model saw a profile, markers or cells.
     folder
         Where it was loaded from.
+    head
+        Classes of its own, in a tuned model.
     """
 
     name: str
@@ -126,6 +131,7 @@ class LangCellModel:
     evidence: Evidence | None = None
     supported: frozenset[str] = frozenset()
     folder: Path | None = None
+    head: ClassHead | None = None
 
     def __post_init__(self) -> None:
         top = int(self.genes.tokens.max())

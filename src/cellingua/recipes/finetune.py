@@ -1,0 +1,262 @@
+"""Fine-tuning: a model and labelled cells in, a model with classes of its own out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellingua.calibration.rollup import softmax
+from cellingua.core.errors import InputError
+from cellingua.core.progress import Progress, Silent
+from cellingua.measures.classification import accuracy, macro_f1
+from cellingua.measures.splits import Split, class_folds, group_folds
+from cellingua.models.model import Counts, LangCellModel
+from cellingua.models.tuned import ClassHead, Model
+from cellingua.recipes.finetune_config import WORDS, FinetuneConfig, LabelledCells
+from cellingua.recipes.finetune_frozen import (
+    Classes,
+    Linear,
+    States,
+    best_temperature,
+    fit_classifier,
+    fit_prototypes,
+    log_softmax,
+    read_classes,
+    read_states,
+)
+
+FOLDS = 5
+MOST_JUDGED = 5000  # cells that take part in the folds of a frozen method
+ROWS = 2048
+#: Divides the logits where no cell can be held out to fit it.
+TEMPERATURE = {"classifier": 1.0, "prototypes": 1.0}
+
+
+@dataclass
+class Tuned:
+    """A tuned model.
+
+    Attributes
+    ----------
+    model
+        The base model with its head; for a trained method its tower is the tuned one.
+    head
+        Its classes.
+    history
+        A line for each validation of a trained method.
+    comparison
+        ``{"on": how it was judged, "cells": n, METHOD: figures, "classifier": figures, "worse": bool}``; empty where
+        nothing could be held out.
+    facts
+        What it was tuned on, as JSON values.
+    """
+
+    model: Model
+    head: ClassHead
+    history: list[dict[str, float]] = field(default_factory=list)
+    comparison: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels, in the order of the columns of `probabilities`."""
+        return list(self.head.classes)
+
+    def probabilities(self, block: Counts) -> NDArray[np.float32]:
+        """Return the calibrated probability of each class in each cell, float32 (cells, classes)."""
+        parts = [self.head.answer(self.model, part)[1] for part in _blocks(block)]
+        return softmax(np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class _Part:
+    counts: Any
+    totals: Any
+
+
+def _blocks(block: Counts) -> list[_Part]:
+    n = block.counts.shape[0]
+    starts = range(0, max(n, 1), ROWS)
+    return [_Part(block.counts[start : start + ROWS], block.totals[start : start + ROWS]) for start in starts]
+
+
+def tune(
+    model: Model,
+    cells: LabelledCells,
+    config: FinetuneConfig,
+    *,
+    validation: LabelledCells | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Tune a model on labelled cells; the model that is given stays as it is.
+
+    Parameters
+    ----------
+    model
+        LangCell or CellLM.
+    cells
+        At least two classes, one cell of each or more; cells without a label are left out and counted.
+    config
+        See `FinetuneConfig`.
+    validation
+        Cells to judge and calibrate by. By default a frozen method is judged by folds of `cells` (of donors where
+        there are two or more), and then fitted on all of them.
+
+    Raises
+    ------
+    InputError
+        No label, one class only, or a method that this model can't do.
+    """
+    progress = progress or Silent()
+    kept = cells.labelled()
+    check(model, kept, config)
+    progress.step("Reading the labelled cells", len(kept))
+    classes = read_classes(model, kept.labels, config.tissue)
+    facts = describe(cells, kept, classes)
+    held = None if validation is None else validation.labelled()
+    return tune_frozen(model, kept, classes, config, held, facts)
+
+
+def check(model: Model, kept: LabelledCells, config: FinetuneConfig) -> None:
+    """Refuse what can't be tuned on."""
+    found = sorted(set(kept.labels))
+    if not found:
+        raise InputError("No cell has a label.", "labelled cells", "another column")
+    if len(found) == 1:
+        raise InputError(f"There is one class only: {found[0]!r}.", "at least two classes", "another column")
+    if config.method in WORDS and not isinstance(model, LangCellModel):
+        raise InputError(
+            f"The method {config.method!r} needs a model that knows words, and {model.name} is a CellLM.",
+            "a LangCell model",
+            "--method classifier",
+        )
+
+
+def describe(cells: LabelledCells, kept: LabelledCells, classes: Classes) -> dict[str, Any]:
+    """Return what a model is tuned on, as JSON values."""
+    per_class = Counter(kept.labels)
+    donors = None if kept.donors is None else dict(sorted(Counter(kept.donors).items()))
+    return {
+        "cells": len(kept),
+        "without_label": len(cells) - len(kept),
+        "per_class": {name: per_class[name] for name in classes.labels},
+        "donors": donors,
+    }
+
+
+def tune_frozen(
+    model: Model,
+    cells: LabelledCells,
+    classes: Classes,
+    config: FinetuneConfig,
+    validation: LabelledCells | None,
+    facts: dict[str, Any],
+) -> Tuned:
+    """Fit a method that leaves the tower as it is; judge it first, by folds or on `validation`."""
+    states = read_states(model, cells, classes)
+    fit = fitter(config, config.method, model, classes)
+    compared = {config.method: fit, "classifier": fitter(config, "classifier", model, classes)}
+    if validation is not None:
+        held = _of_known_classes(validation, classes)
+        judged = {name: made(states).logits(read_states(model, held, classes)) for name, made in compared.items()}
+        truth, told = np.array([classes.labels.index(label) for label in held.labels]), "validation cells"
+    else:
+        judged, truth, told = by_folds(states, cells, compared, config.seed)
+    usual = TEMPERATURE[config.method]
+    temperature = best_temperature(judged[config.method], truth, usual) if len(truth) else usual
+    comparison = compare(judged, truth, config.method, told, temperature) if len(truth) else {}
+    head = ClassHead(
+        fit(states).module(), classes.labels, classes.term_ids, classes.texts, config.method, True, temperature,
+        {"comparison": comparison, **facts},
+    )  # fmt: skip
+    if not isinstance(model, LangCellModel):
+        head.keeps_texts = False
+    return Tuned(replace(model, head=head), head, [], comparison, facts)
+
+
+def fitter(config: FinetuneConfig, method: str, model: Model, classes: Classes) -> Callable[[States], Linear]:
+    """Return what fits a frozen method on states."""
+    weights = config.class_weights or "balanced"
+    if method == "prototypes":
+        assert isinstance(model, LangCellModel)  # by check
+        return lambda states: fit_prototypes(model, states, classes)
+    return lambda states: fit_classifier(model, states, classes, weights, config.seed)
+
+
+def _of_known_classes(cells: LabelledCells, classes: Classes) -> LabelledCells:
+    known = set(classes.labels)
+    rows = np.array([label in known for label in cells.labels], dtype=bool)
+    if not rows.any():
+        raise InputError("No validation cell has a class that was tuned on.", "the same labels in both")
+    return cells.take(rows)
+
+
+def by_folds(
+    states: States, cells: LabelledCells, compared: dict[str, Callable[[States], Linear]], seed: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64], str]:
+    """Return the logits of held-out cells for each method, their classes, and how they were held out.
+
+    A cell is judged where its class is among those learned from; a class with one cell, or of one donor, never is.
+    """
+    chosen, told = folds_of(cells, states.truth, seed)
+    logits: dict[str, list[NDArray[np.float64]]] = {name: [] for name in compared}
+    rows: list[NDArray[np.int64]] = []
+    for split in chosen:
+        known = np.isin(states.truth[split.test], states.truth[split.train])
+        test = split.test[known]
+        if not len(test):
+            continue
+        part, held = states.take(split.train), states.take(test)
+        rows.append(test)
+        for name, fit in compared.items():
+            logits[name].append(fit(part).logits(held))
+    if not rows:
+        return {}, np.zeros(0, np.int64), "nothing: no class has two cells"
+    order = np.concatenate(rows)
+    return {name: np.concatenate(parts) for name, parts in logits.items()}, states.truth[order], told
+
+
+def folds_of(cells: LabelledCells, truth: NDArray[np.int64], seed: int) -> tuple[list[Split], str]:
+    """Return folds of donors where there are two or more, otherwise of each class, and their description."""
+    rows = np.arange(len(truth))
+    if len(rows) > MOST_JUDGED:
+        rows = np.sort(np.random.default_rng([seed, 6]).permutation(rows)[:MOST_JUDGED])
+    donors = [] if cells.donors is None else [cells.donors[row] for row in rows.tolist()]
+    n_donors = len(set(donors))
+    if n_donors >= 2:
+        number = min(FOLDS, n_donors)
+        splits, told = group_folds(donors, number, seed), f"{number} folds of whole donors"
+    else:
+        number = min(FOLDS, int(np.bincount(truth[rows]).max()))
+        if number < 2:
+            return [], ""
+        splits, told = class_folds(truth[rows], number, seed), f"{number} folds of each class"
+    return [Split(rows[split.train], rows[split.test]) for split in splits], told
+
+
+def compare(
+    judged: dict[str, NDArray[np.float64]], truth: NDArray[np.int64], method: str, told: str, temperature: float
+) -> dict[str, Any]:
+    """Return the figures of the method and of the frozen classifier on the same cells, as JSON values."""
+    found: dict[str, Any] = {"on": told, "cells": len(truth)}
+    for name, logits in judged.items():
+        own = temperature if name == method else best_temperature(logits, truth, TEMPERATURE["classifier"])
+        found[name] = figures(logits, truth, own)
+    found["worse"] = bool(found[method]["macro_f1"] < found["classifier"]["macro_f1"])
+    return found
+
+
+def figures(logits: NDArray[np.floating], truth: NDArray[np.int64], temperature: float) -> dict[str, float]:
+    """Return accuracy, macro-F1 over the classes that occur, and the mean log loss at a temperature."""
+    guess = logits.argmax(axis=1)
+    loss = -log_softmax(logits / temperature)[np.arange(len(truth)), truth].mean()
+    return {
+        "accuracy": round(accuracy(truth, guess), 4),
+        "macro_f1": round(macro_f1(truth, guess), 4),
+        "log_loss": round(float(loss), 4),
+    }

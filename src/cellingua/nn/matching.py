@@ -8,7 +8,6 @@ alone; and texts and cells lie one after the other, so that no padding is comput
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -23,10 +22,11 @@ from cellingua.nn.transformer import EncoderLayer
 #: Word pieces and cell tokens taken at a time, at most (a single cell is never divided): the states of so many pieces,
 #: and keys and values of so many tokens, are what is in memory.
 PIECES, TOKENS = 8192, 16_384
+TEXTS = 128  # prepared at a time
 
 
 class Matcher:
-    """The match classifier, prepared once for a set of texts. For inference: there is no dropout in it.
+    """The match classifier for a set of texts, each prepared once, when it's first chosen. For inference: no dropout.
 
     Parameters
     ----------
@@ -54,12 +54,8 @@ class Matcher:
             raise ValueError("matching needs post-norm layers with cross-attention, each")
         if not bool(mask.any(dim=1).all()):
             raise ValueError("every text needs at least one piece")
-        self.lengths = mask.sum(dim=1)
-        self.starts = self.lengths.cumsum(0) - self.lengths
-        place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)[mask]
-        states = self.tower.norm(self.tower.word(ids[mask]) + self.tower.position(place))
-        # What the first layer does before it looks at a cell is the same beside every cell.
-        self.states = _self_attention(self.layers[0], states, _Texts(self.starts, self.lengths), last=False)
+        self.ids, self.mask, self.lengths = ids, mask, mask.sum(dim=1)
+        self._states: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -85,20 +81,33 @@ class Matcher:
             float32 (B, k, 2); class 1 is a match. Zeros for a cell without a single token: nothing speaks for or
             against any text. A row depends on that cell and those texts alone.
         """
+        self._prepare(chosen)
         hidden, sizes = _tokens_of(states)
-        hidden = hidden.to(self.states.dtype)
+        hidden = hidden.to(self.tower.norm.weight.dtype)
         out = hidden.new_zeros((*chosen.shape, 2), dtype=torch.float32)
-        pieces = torch.where(sizes > 0, self.lengths[chosen].sum(dim=1), 0)
+        pieces = self.lengths[chosen].sum(dim=1).tolist()
         begin = sizes.cumsum(0) - sizes
-        for rows in _chunks(pieces.tolist(), sizes.tolist()):
+        for rows in _chunks(pieces, sizes.tolist()):
             first, last = int(begin[rows[0]]), int(begin[rows[-1]] + sizes[rows[-1]])
             out[rows] = self._chunk(hidden[first:last], sizes[rows].tolist(), chosen[rows])
         return out
 
+    def _prepare(self, chosen: Tensor) -> None:
+        """Compute what the first layer does before it looks at a cell: once a text, the same beside every cell."""
+        missing = [text for text in chosen.unique().tolist() if text not in self._states]
+        for start in range(0, len(missing), TEXTS):
+            rows = torch.tensor(missing[start : start + TEXTS], device=self.ids.device)
+            seen, texts = self.mask[rows], _Texts(self.lengths[rows])
+            place = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)[seen]
+            states = self.tower.norm(self.tower.word(self.ids[rows][seen]) + self.tower.position(place))
+            states = _self_attention(self.layers[0], states, texts, last=False)
+            self._states |= zip(missing[start : start + TEXTS], states.split(texts.lengths.tolist()), strict=True)
+
     def _chunk(self, memory: Tensor, sizes: list[int], chosen: Tensor) -> Tensor:
         """Return the logits (b, k, 2) of cells that lie one after the other in `memory`, none empty."""
-        texts = _Texts.of_pairs(self.lengths[chosen.flatten()])
-        states = self.states[texts.rows_in(self.starts[chosen.flatten()])]
+        pairs = chosen.flatten()
+        texts = _Texts(self.lengths[pairs])
+        states = torch.cat([self._states[text] for text in pairs.tolist()])
         queries = self.lengths[chosen].sum(dim=1).tolist()
         for number, layer in enumerate(self.layers):
             last = number == len(self.layers) - 1
@@ -114,24 +123,14 @@ class Matcher:
         return logits.unflatten(0, chosen.shape)
 
 
-@dataclass(frozen=True)
 class _Texts:
-    """Texts one after the other: where each begins, and how long it is, int64 (pairs,)."""
+    """Texts one after the other: how long each is, and where it begins, int64 (pairs,)."""
 
-    starts: Tensor
-    lengths: Tensor
+    def __init__(self, lengths: Tensor) -> None:
+        self.lengths, self.starts = lengths, lengths.cumsum(0) - lengths
+        self.groups = list(self._groups())
 
-    @classmethod
-    def of_pairs(cls, lengths: Tensor) -> _Texts:
-        return cls(lengths.cumsum(0) - lengths, lengths)
-
-    def rows_in(self, sources: Tensor) -> Tensor:
-        """Return the row of each piece where each text begins at `sources` instead, int64 (pieces,)."""
-        total = int(self.lengths.sum())
-        shift = torch.repeat_interleave(sources - self.starts, self.lengths, output_size=total)
-        return shift + torch.arange(total, device=shift.device)
-
-    def groups(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _groups(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield texts of equal length: their numbers (g,), and the rows of their pieces (g, length)."""
         for length in self.lengths.unique().tolist():
             members = (self.lengths == length).nonzero()[:, 0]
@@ -144,7 +143,7 @@ def _self_attention(layer: EncoderLayer, states: Tensor, texts: _Texts, *, last:
     asking = states[texts.starts] if last else states
     query, key, value = attention.query(asking), attention.key(states), attention.value(states)
     mixed = torch.empty_like(query)
-    for members, rows in texts.groups():
+    for members, rows in texts.groups:
         places = members[:, None] if last else rows
         mixed[places] = _mix(attention, query[places], key[rows], value[rows])
     return _around(layer.attention_norm, asking, attention.output(mixed))
@@ -174,8 +173,8 @@ def _around(norm: nn.Module, states: Tensor, inner: Tensor) -> Tensor:
 
 def _mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return the attention of (g, Q, width) to (g, C, width), nothing masked, (g, Q, width)."""
-    parts = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return attend(*parts, mask=None).transpose(1, 2).flatten(2)
+    query, key, value = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return attend(query, key, value, None).transpose(1, 2).flatten(2)
 
 
 def _tokens_of(states: CellStates) -> tuple[Tensor, Tensor]:

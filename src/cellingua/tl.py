@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from cellingua.tasks.annotate import annotate
 from cellingua.tasks.embed import embed
+from cellingua.tasks.texts import texts
 
-__all__ = ["annotate", "embed"]
+__all__ = ["annotate", "embed", "texts"]

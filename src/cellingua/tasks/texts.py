@@ -1,16 +1,112 @@
-"""The texts of the cells of one file, from its metadata."""
+"""The texts of the cells of one file or AnnData, from its metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anndata
+import pandas as pd
+from anndata import AnnData
 
-from cellingua.cells.reading import CellFile, reading
+from cellingua.cells.reading import CellFile, open_cells, reading
 from cellingua.core.errors import ConfigError, InputError
+from cellingua.core.runtime import versions
+from cellingua.tasks.options import KEY
+from cellingua.tasks.writing import storable
+from cellingua.words.definitions import read_definitions
 from cellingua.words.describing import CellTexts, describe_cells
 from cellingua.words.metadata import check_version
+
+
+def texts(
+    cells: AnnData | CellFile | str | Path,
+    *,
+    template: str = "langcell",
+    aspects: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    definitions: Mapping[str, str] | str | Path | None = None,
+    key_added: str = KEY,
+    overwrite: bool = False,
+) -> CellTexts:
+    """Return the text of every cell, made from its metadata and the definitions of the ontologies.
+
+    Parameters
+    ----------
+    cells
+        An AnnData with columns of CELLxGENE's schema in ``obs`` (the texts are written to ``obs["cellingua_text"]``,
+        categorical, missing where nothing is known of a cell; what made them, to ``uns`` under the same key), or a
+        path, and then nothing is written.
+    template
+        ``langcell``, ``names``, ``sentence`` or ``bare``.
+    aspects
+        Some of cell type, tissue, organ, development stage, disease, sex, ethnicity, assay; by default all that the
+        columns say.
+    columns
+        Aspect -> column that says it, where the columns don't follow the schema: ``{"cell type": "my_labels"}``.
+    definitions
+        Your own, which go before the ontologies': id or name -> text, or a JSON or TSV file of them.
+    key_added
+        First part of the keys that are written.
+    overwrite
+        Replace the keys if they are there.
+
+    Returns
+    -------
+    CellTexts
+        ``each`` has the text of every cell, ``texts`` every distinct one, ``facts`` what could not be read.
+
+    Raises
+    ------
+    InputError
+        A column is missing, the metadata follow another version of the schema, definitions are repeated, or a key
+        exists and `overwrite` is False.
+    ConfigError
+        There is no such template or aspect.
+    """
+    key = f"{key_added}_text"
+    if isinstance(cells, AnnData) and not overwrite:
+        taken = [f"{place}[{key!r}]" for place, held in (("obs", cells.obs), ("uns", cells.uns)) if key in held]
+        if taken:
+            raise InputError(
+                f"{taken[0]} exists already.", "a key that is free", "another key_added, or overwrite=True"
+            )
+    own = read_definitions(definitions) if isinstance(definitions, str | Path) else definitions
+    how: dict[str, Any] = {"template": template, "aspects": aspects, "own_columns": columns, "definitions": own}
+    if isinstance(cells, CellFile):
+        return texts_of(cells, **how)
+    with open_cells(cells) as source:
+        found = texts_of(source, **how)
+    if isinstance(cells, AnnData):
+        cells.obs[key] = _categorical(found)
+        cells.uns[key] = _provenance(found, template)
+    return found
+
+
+def _categorical(found: CellTexts) -> pd.Categorical:
+    """Return the texts as a column; a cell that nothing is known of has none."""
+    said = [text for text in found.texts if text]
+    silent = found.texts.index("") if "" in found.texts else len(found.texts)
+    codes = found.index - (found.index > silent)
+    codes[found.index == silent] = -1
+    return pd.Categorical.from_codes(codes, categories=pd.Index(said, dtype=object))
+
+
+def _provenance(found: CellTexts, template: str) -> Any:
+    """Return how texts were made, in values that h5ad holds (labels are free text, so that none is a key)."""
+    facts = found.facts
+    return storable(
+        {
+            "template": template,
+            "aspects": list(facts.aspects),
+            "taken_from_the_tissue": list(facts.derived),
+            "in_no_ontology": [f"{a}: {label}" for a, labels in facts.unknown.items() for label in labels],
+            "read_as": [f"{label} -> {name}" for label, name in facts.read_as.items()],
+            "own_definitions": sorted(facts.used),
+            "versions": versions(),
+        }
+    )
 
 
 def schema_version(cells: CellFile) -> str:

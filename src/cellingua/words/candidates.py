@@ -16,6 +16,7 @@ from cellingua.words.ontology import load_ontology
 from cellingua.words.tissues import find_tissue, terms_of_tissue
 
 MAX_LABELS = 5000
+TUNED = "model"  # the origin of a tuned model's own classes
 MAX_LABEL_LENGTH = 1000
 
 
@@ -32,7 +33,7 @@ class Candidates:
     texts
         Text for the text tower; ``""`` where the term has a vector stored with the model.
     origin
-        ``"ontology"``, ``"tissue"`` or ``"user"``.
+        ``"ontology"``, ``"tissue"``, ``"user"``, or ``"model"``: the classes that a model was tuned to.
     reading
         Lines that say how each label was read, to be shown.
     """

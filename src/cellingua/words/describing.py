@@ -126,6 +126,11 @@ class CellTexts:
     index: NDArray[np.int64]
     facts: CellFacts
 
+    @property
+    def each(self) -> NDArray[np.object_]:
+        """The text of every cell, (cells,)."""
+        return np.array(self.texts, dtype=object)[self.index]
+
 
 def read_facts(
     columns: Mapping[str, Any],

@@ -115,17 +115,23 @@ def find_columns(
     InputError
         A column is missing; the message lists what was found.
     ConfigError
-        `own` names a column for an aspect that isn't asked for.
+        `own` names a column for an aspect that doesn't exist, isn't asked for or has one already.
     """
     found = {}
+    given, own = own or {}, {}
+    for text, column_name in given.items():
+        (aspect,) = choose_aspects([text])
+        if aspect in own:
+            raise ConfigError(f"Two columns are named for {aspect!r}.", "one column an aspect")
+        own[aspect] = column_name
     read = None if aspects is None else {*aspects, *(("tissue",) if "organ" in aspects else ())}
-    idle = [aspect for aspect in own or {} if read is not None and aspect not in read]
+    idle = [aspect for aspect in own if read is not None and aspect not in read]
     if idle:
         raise ConfigError(f"A column is named for {', '.join(idle)}, which is not among the aspects.", ", ".join(NAMES))
     for aspect in NAMES if aspects is None else aspects:
-        column = _column(aspect, names, own or {})
+        column = _column(aspect, names, own)
         if aspect == "organ":
-            tissue = _column("tissue", names, own or {}) or Column(None, None)
+            tissue = _column("tissue", names, own) or Column(None, None)
             column = column or Column(None, None)
             column = Column(column.ids, column.names, (tissue.ids, tissue.names))
         if column is not None and column.needed:

@@ -88,6 +88,8 @@ class WordPiece:
 def read_wordpiece(folder: Path) -> WordPiece:
     """Read a tokeniser from a folder that holds ``tokenizer.json`` or ``vocab.txt`` (the former is preferred).
 
+    `folder` may also be such a file, whatever its name: what ends in ``.json`` is a ``tokenizer.json``.
+
     A ``vocab.txt`` alone is read as PubMedBERT's and BERT's uncased one: lower case, accents stripped, unless a
     ``tokenizer_config.json`` beside it says ``do_lower_case: false``.
 
@@ -97,8 +99,11 @@ def read_wordpiece(folder: Path) -> WordPiece:
         Neither file is there, one is damaged, or a special piece is missing.
     """
     whole, vocabulary = (folder / name for name in FILES)
+    if folder.is_file():
+        whole = vocabulary = folder
+        folder = folder.parent
     try:
-        if whole.is_file():
+        if whole.is_file() and whole.suffix == ".json":
             return WordPiece(Tokenizer.from_file(str(whole)), str(whole))
         if vocabulary.is_file():
             lower = _lower_case(folder / "tokenizer_config.json")

@@ -24,6 +24,8 @@ from cellingua.models.text_sources import load_text_source
 from cellingua.recipes import langcell, material, words
 from cellingua.recipes.card import write_card
 from cellingua.recipes.langcell import RecipeConfig, preset, run
+from cellingua.recipes.langcell_config import FirstStage, ObjectivesConfig, TopLayers
+from cellingua.recipes.langcell_step import Step
 from cellingua.recipes.material import read_material
 from cellingua.training.loop import TrainConfig
 from cellingua.training.optimise import OptimiseConfig
@@ -44,6 +46,12 @@ CONFIG = RecipeConfig(
     curated_share=0.3,
     word_steps=2,
     held_out=(tiny_data.MIXED,),
+    top=TopLayers(1, 12, 8, 2, 16),
+    objectives=ObjectivesConfig(
+        symmetric=False, masked_cells=6, matched_cells=4, match_every=2, chunk=64, pair_chunk=64, keep=None
+    ),
+    first=FirstStage(5, 4e-3),
+    match_pieces=12,
     train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),
 )
 
@@ -86,7 +94,7 @@ def held_in(run_folder: Path) -> dict:
 
 def test_the_loss_falls(done: Path) -> None:
     for part in ("validation", "final"):
-        lines = [json.loads(line) for line in (done / part / "log.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (done / part / "second" / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [0, 10, 20]
         assert lines[-1]["cell_text"] < 0.5 * lines[0]["cell_text"]
 
@@ -124,8 +132,8 @@ def test_held_out_files_choose_the_calibration(done: Path) -> None:
 
 def test_the_model_that_is_validated_has_not_seen_the_held_out_file(done: Path) -> None:
     # 47 curated cells, and of 48 mixed ones 12 with a curated label and 12 with a sure machine's.
-    assert held_in(done / "validation")["config"]["cells"] == 47
-    assert held_in(done / "final")["config"]["cells"] == 71
+    assert held_in(done / "validation" / "second")["config"]["cells"] == 47
+    assert held_in(done / "final" / "second")["config"]["cells"] == 71
 
 
 def test_the_card_tells_what_was_seen(done: Path) -> None:
@@ -164,19 +172,19 @@ def test_stopped_and_resumed_is_an_unbroken_run(
 ) -> None:
     # It is stopped after the validation, in the middle of the final training.
     shutil.copy(done / "words.safetensors", tmp_path)
-    plain, calls = langcell.cell_text_contrast, []
+    plain, calls = Step.__call__, []
 
-    def interrupted(*arguments: object, **options: object) -> torch.Tensor:
+    def interrupted(self: Step, step: int) -> dict[str, float]:
         calls.append(1)
-        if len(calls) > STEPS + 13:
+        if len(calls) > 5 + STEPS + 5 + 13:
             raise KeyboardInterrupt
-        return plain(*arguments, **options)  # type: ignore[arg-type]
+        return plain(self, step)
 
-    monkeypatch.setattr(langcell, "cell_text_contrast", interrupted)
+    monkeypatch.setattr(Step, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, folder / "data", tmp_path, folder / "tower")
     assert not (tmp_path / "tiny").exists()
-    monkeypatch.setattr(langcell, "cell_text_contrast", plain)
+    monkeypatch.setattr(Step, "__call__", plain)
     run(CONFIG, folder / "data", tmp_path, folder / "tower")
     names = sorted(path.relative_to(done / "tiny") for path in (done / "tiny").rglob("*") if path.is_file())
     assert len(names) > 6

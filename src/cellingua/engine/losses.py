@@ -14,7 +14,8 @@ from torch import Tensor
 from cellingua.core.errors import EngineError
 from cellingua.engine.tiles import TILE, tiled_contrast
 
-#: bool (rows, columns) of all pairs, or a function of a tile's rows and columns that returns that part of it.
+#: (rows, columns) of all pairs, or a function of a tile's rows and columns that returns that part of it: bool, or for
+#: what is right also weights of 0 or more.
 Relation = Tensor | Callable[[slice, slice], Tensor]
 
 
@@ -115,7 +116,7 @@ class _Related:
         self.column_weights: Tensor | None = None
 
     def positive(self, rows: slice, columns: slice) -> Tensor:
-        """Return bool (rows, columns) of a tile: the right pairs."""
+        """Return (rows, columns) of a tile: the right pairs, bool or as weights."""
         return self._positive[rows, columns] if isinstance(self._positive, Tensor) else self._positive(rows, columns)
 
     def weights(self, rows: slice, columns: slice) -> Tensor | None:
@@ -128,20 +129,21 @@ class _Related:
         if self._ignored is None:
             return None
         ignored = self._ignored[rows, columns] if isinstance(self._ignored, Tensor) else self._ignored(rows, columns)
-        return ignored & ~self.positive(rows, columns)
+        return ignored & (self.positive(rows, columns) == 0)
 
 
 @dataclass(frozen=True)
 class MultiPositive:
     """Several rows of `b` are right for a row of `a`, and some pairs are neither right nor wrong.
 
-    The target of a row is even over its right columns; with one each and nothing ignored this is `InfoNCE`.
+    The target of a row is even over its right columns, or as they are weighed; with one each and nothing ignored this is `InfoNCE`.
 
     Parameters
     ----------
     positive
         bool (N, M), at least one a row; as a function of two slices it is never whole in memory, such as
-        ``lambda i, j: cell_label[i, None] == text_label[None, j]``.
+        ``lambda i, j: cell_label[i, None] == text_label[None, j]``. Numbers of 0 or more weigh the right columns of a
+        row against each other (a soft target, such as one by closeness in an ontology).
     ignored
         bool (N, M) likewise: pairs that leave the denominator (a wider term, say). Right pairs are never ignored.
     temperature, tile

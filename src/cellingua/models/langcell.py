@@ -74,10 +74,11 @@ class LangCellConfig:
             raise ConfigError(f"cell_kind is {self.cell_kind!r}.", "the tower of that name and no other")
         if self.temperature <= 0:
             raise ConfigError(f"temperature is {self.temperature}.", "a number above 0")
-        if self.match_head and self.text.encoder_width != self.cell_width:
+        if self.match_head and (self.memory_width is None or self.text.encoder_width != self.memory_width):
             raise ConfigError(
                 f"The match head needs texts that look at cells, but encoder_width is {self.text.encoder_width}.",
-                f"the width of the cell tower, {self.cell_width}",
+                "the width of the cell tower's token states, "
+                + (f"{self.memory_width}" if self.memory_width else "and this tower has none: give it layers"),
             )
 
     @classmethod
@@ -98,6 +99,14 @@ class LangCellConfig:
             return self.bert.width
         assert self.bag is not None  # by __post_init__
         return self.bag.pooled
+
+    @property
+    def memory_width(self) -> int | None:
+        """Width of the token states that texts look at; None for a tower that has none."""
+        if self.bert is not None:
+            return self.bert.width
+        assert self.bag is not None  # by __post_init__
+        return self.bag.layer_width if self.bag.layers else None
 
     @property
     def vocabulary(self) -> int:
@@ -131,9 +140,13 @@ class LangCellModule(nn.Module):
         self.text_projection = Projection(config.text.width, config.joint_width, config.text_adapter)
         self.match_head = MatchHead(config.text.width) if config.match_head else None
 
-    def cells(self, batch: CellBatch) -> tuple[Tensor, CellStates]:
-        """Return the cells in the joint space (B, joint), unit length, and the tower's states."""
-        states = self.cell_tower(batch)
+    def cells(self, batch: CellBatch, *, with_hidden: bool = True) -> tuple[Tensor, CellStates]:
+        """Return the cells in the joint space (B, joint), unit length, and the tower's states.
+
+        Without `with_hidden`, a tower that needs no token states for its pooled state computes none.
+        """
+        tower = self.cell_tower
+        states = tower(batch, with_hidden=with_hidden) if isinstance(tower, GatedBag) else tower(batch)
         return unit(self.cell_projection(states.pooled)), states
 
     def texts(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from cellingua.cells.ranked import RankedCells, rank_tokens
 from cellingua.core.errors import InputError, ModelError
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellConfig, LangCellModule
-from cellingua.nn.batch import CellBatch
+from cellingua.nn.batch import CellBatch, CellStates
+from cellingua.words.describing import describe_term
 from cellingua.words.wordpiece import WordPiece
 
 if TYPE_CHECKING:
@@ -201,9 +202,22 @@ class LangCellModel:
         for rows in self._groups(np.diff(ranked.indptr), batch_size):
             part = ranked.take(rows)
             batch = CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device)
-            joint, states = self.module.cells(batch)
+            joint, states = self.module.cells(batch, with_hidden=False)
             out[rows] = (joint if state == "joint" else states.pooled).float().cpu().numpy()
         return out
+
+    @torch.inference_mode()
+    def cell_states(
+        self, ranked: RankedCells, *, batch_size: int = 256
+    ) -> Iterator[tuple[NDArray[np.int64], Floats, CellStates]]:
+        """Yield groups of cells: their rows, their vectors float32 (g, joint), and the states of their tokens.
+
+        The states of one group are in memory at a time; a tower without token states yields none.
+        """
+        for rows in self._groups(np.diff(ranked.indptr), batch_size):
+            part = ranked.take(rows)
+            joint, states = self.module.cells(CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device))
+            yield rows, joint.float().cpu().numpy(), states
 
     def _groups(self, lengths: NDArray[np.integer], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """Yield rows in groups: in order for a bag; by length and within the budget for a tower that pads."""
@@ -219,38 +233,37 @@ class LangCellModel:
             yield order[max(0, stop - size) : stop]
             stop -= size
 
+    def pieces(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return texts as the text tower reads them: ids int64 and mask bool (K, L); loads the tower if need be."""
+        ids, mask = self._wordpiece.encode(texts, max_length=self.config.text_limit)
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], *, batch_size: int = 32) -> Floats:
         """Return texts in the joint space, float32 (K, joint), unit length; loads the text tower if need be."""
-        pieces = self._wordpiece
         out = np.empty((len(texts), self.joint_width), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            ids, mask = pieces.encode([texts[row] for row in rows], max_length=self.config.text_limit)
-            vectors = self.module.texts(torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device))
-            out[rows] = vectors.float().cpu().numpy()
+            out[rows] = self.module.texts(*self.pieces([texts[row] for row in rows])).float().cpu().numpy()
         return out
 
     def candidate_vectors(self, candidates: CandidateTexts) -> Floats:
         """Return the vectors of candidates, float32 (K, joint).
 
-        A candidate with an empty text is looked up by its term; the others are read by the text tower.
+        A candidate with an empty text is looked up by its term; the others are read by the text tower, and so is the
+        text of a term that has no stored vector.
         """
         out = np.empty((len(candidates.texts), self.joint_width), dtype=np.float32)
-        written = [place for place, text in enumerate(candidates.texts) if text]
+        unread: dict[int, str] = {}
         for place, (term, text) in enumerate(zip(candidates.term_ids, candidates.texts, strict=True)):
-            if text:
-                continue
-            row = self._row_of_term.get(term or "")
+            row = None if text else self._row_of_term.get(term or "")
             if row is None:
-                raise ModelError(
-                    f"The model {self.name} has no vector for {term!r}.",
-                    f"a term that it was made with ({len(self.term_ids):,} of them), or a text for it",
-                )
-            out[place] = self.term_vectors[row]
-        if written:
-            out[written] = self.encode_texts([candidates.texts[place] for place in written])
+                unread[place] = text or describe_term(term or "")
+            else:
+                out[place] = self.term_vectors[row]
+        if unread:
+            out[list(unread)] = self.encode_texts(list(unread.values()))
         return out
 
     def prepare(self, candidates: CandidateTexts) -> Prepared:

@@ -1,8 +1,9 @@
 """The small cell tower: a gated mean of gene embeddings, and a transformer that may add to it.
 
 A mean over a few thousand genes costs a microscopic part of attention over them and needs no cut, so it is
-what a laptop runs. The transformer, where there is one, reads the highest tokens alone; its contribution starts at
-zero, so that the bag trains as if it were not there.
+what a laptop runs. The transformer, where there is one, reads the highest tokens alone. It gives them the states that
+texts look at, and may add to the bag's pooled state; what it adds starts at zero, so that the bag trains as if it were
+not there.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class GatedBagConfig:
         On the hidden layer of the head.
     layers
         Transformer layers over the first `top` tokens; 0 for none. Their width, heads and feed-forward follow.
+    top_pooled
+        Whether the transformer adds to the pooled state. Where it doesn't, naming cells by similarity needs the bag
+        alone, and the transformer runs only for who asks for token states.
     """
 
     vocabulary: int
@@ -52,6 +56,7 @@ class GatedBagConfig:
     layer_width: int = 128
     heads: int = 4
     feedforward: int = 512
+    top_pooled: bool = True
 
     def layer(self) -> LayerConfig:
         """The configuration of each transformer layer: pre-norm, no dropout inside (it only costs time)."""
@@ -102,8 +107,20 @@ class GatedBag(nn.Module):
             self.gene_gate.weight[:, 1] = 1.0
         self.top = TopTokens(config) if config.layers else None
 
-    def forward(self, batch: CellBatch) -> CellStates:
-        """Return the pooled states (B, pooled); a bag keeps no state of single tokens."""
+    def forward(self, batch: CellBatch, *, with_hidden: bool = True) -> CellStates:
+        """Return the pooled states (B, pooled) and, where there are layers, the states of each cell's top tokens.
+
+        Parameters
+        ----------
+        batch
+            Cells with values.
+        with_hidden
+            Whether token states are wanted: ``hidden`` (B, L, layer_width), L at most `top`, and ``mask``.
+
+        Notes
+        -----
+        A cell without tokens shows one place, the state of padding, so that whoever looks at it sees something.
+        """
         level = features(batch)
         weights = self.gates(batch.tokens, level)
         total = functional.embedding_bag(
@@ -116,9 +133,12 @@ class GatedBag(nn.Module):
         )
         # Brought to the scale of a mean, so that the LayerNorm's epsilon means the same for every cell.
         pooled = self.head(self.norm(total / _sums(weights, batch)[:, None].clamp(min=1e-6)))
-        if self.top is not None:
-            pooled = pooled + self.top(batch, level, self.token)
-        return CellStates(pooled)
+        if self.top is None or not (with_hidden or self.config.top_pooled):
+            return CellStates(pooled)
+        hidden, mask = self.top(batch, level, self.token)
+        if self.config.top_pooled:
+            pooled = pooled + self.top.added(hidden, mask, batch.lengths)
+        return CellStates(pooled, hidden, mask)
 
     def gates(self, tokens: Tensor, level: Tensor) -> Tensor:
         """Return the gate of each token, float32 (total,), above zero."""
@@ -133,7 +153,7 @@ def _sums(weights: Tensor, batch: CellBatch) -> Tensor:
 
 
 class TopTokens(nn.Module):
-    """Pre-norm transformer over a cell's highest tokens; its last layer starts at zero."""
+    """Pre-norm transformer over a cell's highest tokens; what it adds to the pooled state starts at zero."""
 
     def __init__(self, config: GatedBagConfig) -> None:
         super().__init__()
@@ -143,25 +163,40 @@ class TopTokens(nn.Module):
         self.position = nn.Embedding(config.top, config.layer_width)
         self.layers = nn.ModuleList(EncoderLayer(config.layer()) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.layer_width)
-        self.leave = nn.Linear(config.layer_width, config.pooled)
+        self.leave = nn.Linear(config.layer_width, config.pooled) if config.top_pooled else None
         initialise(self)
-        nn.init.zeros_(self.leave.weight)
+        if self.leave is not None:
+            nn.init.zeros_(self.leave.weight)
 
-    def forward(self, batch: CellBatch, level: Tensor, table: nn.Embedding) -> Tensor:
-        """Return what is added to the bag's pooled state, (B, pooled); zero for a cell without tokens."""
+    def forward(self, batch: CellBatch, level: Tensor, table: nn.Embedding) -> tuple[Tensor, Tensor]:
+        """Return the states of the first tokens (B, L, layer_width), and bool (B, L): where there is one.
+
+        A cell without tokens shows the state of padding at its first place, so that no softmax runs over nothing.
+        """
         index, mask = batch.rectangle(self.limit)
         if index.shape[1] == 0:
-            return level.new_zeros((len(batch), self.leave.out_features))
+            index, mask = index.new_zeros((len(batch), 1)), mask.new_zeros((len(batch), 1))
+        tokens, level = _or_zero(batch.tokens, index, mask), _or_zero(level, index, mask)
         place = torch.arange(index.shape[1], device=index.device)
-        states = self.enter(table(batch.tokens[index])) + self.level(level[index]) + self.position(place)
-        empty = ~mask.any(dim=1)
-        # An empty cell attends to its first (padding) place, so that no softmax runs over nothing.
+        states = self.enter(table(tokens)) + self.level(level) + self.position(place)
         seen = mask.clone()
-        seen[:, 0] |= empty
+        seen[:, 0] = True
         # Most cells have more genes than are read here, and attention without a mask takes a faster kernel.
         seen_or_all = None if bool(seen.all()) else seen
         for layer in self.layers:
             states = layer(states, seen_or_all)
-        weight = mask.to(states.dtype)[:, :, None]
-        mean = (self.norm(states) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-        return self.leave(mean) * (~empty)[:, None]
+        return self.norm(states), seen
+
+    def added(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Return what is added to the bag's pooled state, (B, pooled); zero for a cell without tokens."""
+        assert self.leave is not None  # by `top_pooled`
+        weight = mask.to(hidden.dtype)[:, :, None]
+        mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        return self.leave(mean) * (lengths > 0)[:, None]
+
+
+def _or_zero(values: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+    """Return ``values[index]``, and zeros where `mask` is False: padding is the same whatever cells lie beside."""
+    source = values if len(values) else values.new_zeros((1, *values.shape[1:]))
+    shown = mask.reshape(*mask.shape, *[1] * (values.dim() - 1))
+    return torch.where(shown, source[index], source.new_zeros(()))

@@ -73,6 +73,20 @@ class CellBatch:
         starts = torch.repeat_interleave(self.offsets[:-1], self.lengths, output_size=len(self.tokens))
         return torch.arange(len(self.tokens), device=self.tokens.device) - starts
 
+    def rows(self, start: int, stop: int) -> CellBatch:
+        """Return the cells `start` to `stop`."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        values = None if self.values is None else self.values[first:last]
+        return CellBatch(self.tokens[first:last], self.offsets[start : stop + 1] - first, values)
+
+    def take(self, rows: Tensor) -> CellBatch:
+        """Return some cells (int64), in that order."""
+        lengths = self.lengths[rows]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        shift = torch.repeat_interleave(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        index = torch.arange(len(shift), device=shift.device) + shift
+        return CellBatch(self.tokens[index], offsets, None if self.values is None else self.values[index])
+
     def to(self, device: torch.device | str) -> CellBatch:
         """Return the batch on `device`."""
         values = None if self.values is None else self.values.to(device)

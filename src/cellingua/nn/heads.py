@@ -1,7 +1,8 @@
-"""Small layers on top of the towers: projections into the joint space, the match head."""
+"""Small layers on top of the towers: projections into the joint space, the match head, the head for masked genes."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +35,34 @@ class MatchHead(nn.Linear):
 
     def __init__(self, width: int) -> None:
         super().__init__(width, 2)
+
+
+class MaskedGeneHead(nn.Module):
+    """BERT's head for masked tokens: dense, relu, LayerNorm, and the token table itself as the decoder, with a bias.
+
+    It is needed in pre-training alone; released models don't hold it (specification of LangCell, section 4.3).
+
+    Parameters
+    ----------
+    width
+        Of the states.
+    table_width
+        Of the token table.
+    vocabulary
+        Its rows.
+    """
+
+    def __init__(self, width: int, table_width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, table_width)
+        self.norm = nn.LayerNorm(table_width, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, states: Tensor, table: Tensor) -> Tensor:
+        """Return the logits (M, vocabulary) of states (M, width), with `table` (vocabulary, table_width) tied."""
+        return functional.linear(self.norm(functional.relu(self.dense(states))), table, self.bias)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def cell_text_contrast(
         (T, d), unit length.
     positive
         bool (B, T): the texts that describe each cell; at least one a row. A cell's target is spread evenly over
-        them, so cells that share a text are never negatives of each other.
+        them, so cells that share a text are never negatives of each other. Numbers of 0 or more are weights: a soft
+        target, in proportion to them.
     ignored
         bool (B, T): pairs that are neither right nor wrong, such as a cell and the text of a wider or narrower
         type; they leave the denominator. Positives are never ignored.
@@ -42,18 +43,18 @@ def cell_text_contrast(
     """
     logits = cells @ texts.T / temperature
     if ignored is not None:
-        logits = logits.masked_fill(ignored & ~positive, float("-inf"))
+        logits = logits.masked_fill(ignored & (positive == 0), float("-inf"))
     loss = _one_way(logits, positive)
     if not symmetric:
         return loss
-    described = positive.any(dim=0)
+    described = (positive > 0).any(dim=0)
     return 0.5 * (loss + _one_way(logits.T[described], positive.T[described]))
 
 
 def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
-    """Mean over rows of the cross-entropy against a target that is even over the positives."""
+    """Mean over rows of the cross-entropy against a target in proportion to `positive`."""
     log_chance = functional.log_softmax(logits, dim=1)
     right = positive.to(logits.dtype)
     even = right / right.sum(dim=1, keepdim=True)
     # 0 x -inf of an ignored pair would be NaN, so those are left out rather than multiplied by zero.
-    return -torch.where(positive, log_chance * even, 0.0).sum(dim=1).mean()
+    return -torch.where(positive > 0, log_chance * even, 0.0).sum(dim=1).mean()

@@ -84,15 +84,15 @@ def choose_positions(maskable: Tensor, ratio: float, generator: Generators) -> T
         Drawn from once per maskable position, so padding changes no choice.
     """
     drawn = torch.full(maskable.shape, 2.0, dtype=torch.float64)
-    drawn[maskable] = _uniform(maskable, generator)
+    drawn[maskable] = uniform(maskable, generator)
     rank = drawn.argsort(dim=1).argsort(dim=1)
     # The tolerance keeps 0.15 x 20, which is 3.0000000000000004 in binary, from becoming 4.
     wanted = torch.ceil(maskable.sum(dim=1, keepdim=True).double() * ratio - 1e-9)
     return (rank < wanted) & maskable
 
 
-def _uniform(where: Tensor, generator: Generators) -> Tensor:
-    """Return a number from 0 to 1 for each True of `where`, row by row."""
+def uniform(where: Tensor, generator: Generators) -> Tensor:
+    """Return a number from 0 to 1 for each True of `where`, row by row, float64 (n,)."""
     if isinstance(generator, torch.Generator):
         return torch.rand(int(where.sum()), generator=generator, dtype=torch.float64)
     sizes = where.sum(dim=1).tolist()
@@ -116,7 +116,7 @@ def hide(tokens: Tensor, maskable: Tensor, config: MaskConfig, generator: Genera
     """
     chosen = choose_positions(maskable.cpu(), config.ratio, generator)
     replaced = chosen.clone()
-    replaced[chosen] = _uniform(chosen, generator) < config.replaced
+    replaced[chosen] = uniform(chosen, generator) < config.replaced
     chosen, replaced = chosen.to(tokens.device), replaced.to(tokens.device)
     return Hidden(tokens.masked_fill(replaced, config.mask_token), chosen, tokens)
 

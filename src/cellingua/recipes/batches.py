@@ -16,7 +16,6 @@ from cellingua.cells.ranked import RankedCells, rank_tokens
 from cellingua.cells.simulate import Simulator, thin
 from cellingua.models.gene_table import GeneTable
 from cellingua.nn.batch import CellBatch
-from cellingua.words.ontology import load_ontology
 
 
 @dataclass(frozen=True)
@@ -75,25 +74,21 @@ class Batches:
         self.row_of = {term: row for row, term in enumerate(terms)}
         self.sources = [(cells.take(cells.curated == kind), kind) for kind in (False, True)]
         self.chances = [_chances(part) for part, _ in self.sources]
-        self.related = torch.from_numpy(related_terms(terms))
 
-    def draw(self, step: int) -> tuple[CellBatch, Tensor]:
-        """Return the cells of a step and the row of each one's term, int64 (B,)."""
+    def draw(self, step: int) -> tuple[CellBatch, CellBatch, Tensor]:
+        """Return two views of the cells of a step, and the row of each one's term, int64 (B,).
+
+        A view is a dropout of tokens of its own.
+        """
         rng = np.random.default_rng([self.seed, 2, step])
         counts, totals, terms = self._cells(rng)
         ranked = rank_tokens(counts, self.tokens, self.medians, totals, limit=2 * self.config.token_limit)
-        ranked = drop_tokens(ranked, self.config.token_dropout, self.config.token_limit, rng)
-        batch = CellBatch.from_arrays(ranked.indptr, ranked.tokens, ranked.values)
-        return batch, torch.tensor([self.row_of[term] for term in terms])
+        views = [self._view(ranked, own) for own in (rng, np.random.default_rng([self.seed, 31, step]))]
+        return views[0], views[1], torch.tensor([self.row_of[term] for term in terms])
 
-    def relations(self, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which terms are right for each cell and which are left out, bool (B, terms) both.
-
-        A wider or narrower term than a cell's own is neither right nor wrong.
-        """
-        positive = torch.zeros((len(targets), len(self.row_of)), dtype=torch.bool)
-        positive[torch.arange(len(targets)), targets] = True
-        return positive, self.related[targets]
+    def _view(self, ranked: RankedCells, rng: np.random.Generator) -> CellBatch:
+        kept = drop_tokens(ranked, self.config.token_dropout, self.config.token_limit, rng)
+        return CellBatch.from_arrays(kept.indptr, kept.tokens, kept.values)
 
     def _cells(self, rng: np.random.Generator) -> tuple[csr_matrix, NDArray[np.float64], list[str]]:
         size = self.config.size
@@ -123,18 +118,6 @@ def _chances(cells: CellSet) -> NDArray[np.float64]:
     _, inverse, sizes = np.unique(keys, return_inverse=True, return_counts=True)
     weight = sizes[inverse] ** -0.6
     return np.asarray(weight / weight.sum())
-
-
-def related_terms(terms: list[str]) -> NDArray[np.bool_]:
-    """Return bool (terms, terms): is one an ancestor of the other?"""
-    ontology = load_ontology("CL")
-    row_of = {term: row for row, term in enumerate(terms)}
-    related = np.zeros((len(terms), len(terms)), bool)
-    for row, term in enumerate(terms):
-        wider = [row_of[other] for other in ontology.ancestors(term) if other in row_of]
-        related[row, wider] = True
-        related[wider, row] = True
-    return related
 
 
 def drop_tokens(ranked: RankedCells, most: float, limit: int, rng: np.random.Generator) -> RankedCells:

@@ -6,98 +6,45 @@ once and adapted to biology's words afterwards. The paper's size is `LangCellCon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.simulate import SimulateConfig
 from cellingua.core.config import to_dict
 from cellingua.core.progress import Progress, Silent
+from cellingua.engine.processes import Processes
 from cellingua.models.bundle import BundleParts, save_bundle
 from cellingua.models.evidence import MarkerEvidence, fit_evidence
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.model import LangCellModel
 from cellingua.models.text_sources import load_text_source
-from cellingua.nn.bag import GatedBagConfig
-from cellingua.objectives.contrast import cell_text_contrast
-from cellingua.recipes.batches import BatchConfig, Batches
+from cellingua.nn.language import TextTower
+from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
+from cellingua.recipes.langcell_config import FIRST, SECOND, RecipeConfig, preset, stage_of
+from cellingua.recipes.langcell_eyes import freeze_reading, with_cross_attention
+from cellingua.recipes.langcell_step import Minibatch, Step
+from cellingua.recipes.langcell_towers import FeatureView, TrainingModule
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
-from cellingua.recipes.presets import read_preset
+from cellingua.recipes.relations import Kinds
 from cellingua.recipes.validate import Validation, validate
-from cellingua.recipes.words import WordBank, adapt_words, embed_words
-from cellingua.training.loop import TrainConfig, train
+from cellingua.recipes.words import Features, WordBank, adapt_words, embed_words
+from cellingua.training.loop import train
 from cellingua.words.wordpiece import WordPiece
 
 FIRST_TOKEN = 2  # below it: padding and mask
 BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
+FIRST_STAGE_DRAWS = 1 << 20  # the first stage draws other minibatches than the second
 
-
-@dataclass(frozen=True)
-class RecipeConfig:
-    """Everything that a run can vary; presets are JSON files in ``data/recipes``.
-
-    Parameters
-    ----------
-    name, description
-        Of the model.
-    gene_width, hidden, token_limit, temperature
-        Of the cell tower and the joint space.
-    least_profiles
-        A gene belongs to the model if this many profiles express it.
-    batch, marker_share, machine_share, curated_share, token_dropout
-        See `BatchConfig`; what the shares leave is pseudo-cells from profiles.
-    word_steps
-        Steps of adapting the text tower after the cells are trained.
-    held_out
-        Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
-        has not seen them; the model that is saved is trained on everything. Empty: no validation.
-    generic_terms
-        Terms too wide to teach anything.
-    simulate, train
-        See `SimulateConfig` and `TrainConfig`.
-    """
-
-    name: str
-    description: str
-    gene_width: int = 160
-    hidden: int = 512
-    token_limit: int = 512
-    temperature: float = 0.05
-    least_profiles: int = 20
-    batch: int = 192
-    marker_share: float = 0.15
-    machine_share: float = 0.08
-    curated_share: float = 0.17
-    token_dropout: float = 0.3
-    word_steps: int = 300
-    held_out: tuple[str, ...] = ()
-    generic_terms: tuple[str, ...] = ()
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def batches(self) -> BatchConfig:
-        """Return the part that says how minibatches are made."""
-        return BatchConfig(
-            self.batch,
-            self.marker_share,
-            self.machine_share,
-            self.curated_share,
-            self.token_dropout,
-            self.token_limit,
-        )
-
-
-def preset(name: str) -> RecipeConfig:
-    """Return a shipped configuration, such as ``langcell_mini``."""
-    return read_preset(RecipeConfig, "langcell", name)
+__all__ = ["RecipeConfig", "Trained", "build", "fit", "gene_table", "preset", "run"]
 
 
 def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, progress: Progress | None = None) -> Path:
@@ -127,12 +74,13 @@ def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, pro
     checked = None
     if config.held_out:
         progress.say(f"Validation: a model that has not seen {', '.join(config.held_out)}.")
-        trained = fit(config, material.without(config.held_out), words, tower, out / "validation", progress)
+        seen = material.without(config.held_out)
+        trained = fit(config, seen, words, tower, pieces, out / "validation", progress)
         held = material.cells.take(np.isin(material.cells.files, list(config.held_out)))
         checked = validate(trained.model(config, pieces), held)
         progress.say(checked.summary())
     progress.say("The model: trained on everything.")
-    trained = fit(config, material, words, tower, out / "final", progress)
+    trained = fit(config, material, words, tower, pieces, out / "final", progress)
     return trained.save(config, pieces, checked, material, out / config.name, progress)
 
 
@@ -145,6 +93,7 @@ class Trained:
     words: WordBank
     evidence: MarkerEvidence
     supported: frozenset[str]
+    matching: Step | None = None
 
     def model(self, config: RecipeConfig, pieces: WordPiece, checked: Validation | None = None) -> LangCellModel:
         """Return the model in memory."""
@@ -175,7 +124,12 @@ class Trained:
         """Adapt the text tower to the words, and write the folder."""
         vectors = self.words.term_vectors(self.module)
         checkpoints = folder.parent / "words"
-        closeness = adapt_words(self.module, pieces, self.words, vectors, config.word_steps, progress, checkpoints)
+        also = None
+        if self.matching is not None:
+            also = partial(_match_on, self.matching, config.train.steps)
+        closeness = adapt_words(
+            self.module, pieces, self.words, vectors, config.word_steps, progress, checkpoints, also=also
+        )
         model = self.model(config, pieces, checked)
         parts = BundleParts(
             name=config.name,
@@ -195,9 +149,15 @@ class Trained:
 
 
 def fit(
-    config: RecipeConfig, material: Material, words: WordBank, tower: nn.Module, folder: Path, progress: Progress
+    config: RecipeConfig,
+    material: Material,
+    words: WordBank,
+    tower: TextTower,
+    pieces: WordPiece,
+    folder: Path,
+    progress: Progress,
 ) -> Trained:
-    """Train the cell tower and both projections on `material`; the text tower stays as it is."""
+    """Train the cell tower, both projections, and how texts look at cells; the text tower itself stays as it is."""
     rng = np.random.default_rng([config.train.seed, 1])
     simulator = make_simulator(material, config.simulate)
     rows = model_genes(material.profiles, config.least_profiles)
@@ -206,27 +166,68 @@ def fit(
     module = build(config, genes, tower, material)
     supported = sorted({*simulator.terms, *simulator.marker_terms, *material.cells.terms.tolist()})
     batches = Batches(config.batches(), material.cells, simulator, genes, supported, config.train.seed)
-    features = words.of(supported)
-
-    def losses_of(step: int) -> dict[str, Tensor]:
-        batch, targets = batches.draw(step)
-        cells, _ = module.cells(batch)
-        texts = nn.functional.normalize(module.text_projection(features.sample(step)), dim=-1)
-        positive, ignored = batches.relations(targets)
-        loss = cell_text_contrast(cells, texts, positive, ignored, temperature=config.temperature, symmetric=False)
-        return {"cell_text": loss}
-
+    draw = Draw(batches, words.of(supported), pieces, config.match_pieces)
+    trained = TrainingModule(module, masked=config.objectives.weights.masked > 0)
     run_facts: dict[str, Any] = {
         "recipe": to_dict(config),
         "cells": len(material.cells),
         "hashes": material.hashes,
         "words": words.source,
     }
-    train(module, losses_of, config.train, folder=folder, run=run_facts, progress=progress)
+    for stage in (FIRST, SECOND):
+        steps = stage_of(config.train, config.first, stage)
+        if stage == FIRST and not config.first.steps:
+            continue
+        step = make_step(config, trained, draw, stage, len(genes))
+        facts = run_facts | {"stage": stage}
+        train(trained, None, steps, backward_of=step, folder=folder / stage, run=facts, progress=progress)
     background, _ = simulator.from_profiles(BACKGROUND, rng)
     totals = np.asarray(background.sum(axis=1), np.float64).ravel()
     evidence = fit_evidence(material.markers, background, totals, strength=1.0)
-    return Trained(module, genes, words, evidence, frozenset(supported))
+    matching = make_step(config, trained, draw, SECOND, len(genes)) if module.match_head is not None else None
+    return Trained(module, genes, words, evidence, frozenset(supported), matching)
+
+
+class Draw:
+    """Minibatch of a step number: cells of all sources, and all terms that a cell can carry, each in one writing."""
+
+    def __init__(self, batches: Batches, features: Features, pieces: WordPiece, most_pieces: int) -> None:
+        self.batches, self.features, self.pieces, self.most_pieces = batches, features, pieces, most_pieces
+
+    def __call__(self, step: int) -> Minibatch:
+        """Return the minibatch; a term is text and type at once."""
+        first, second, targets = self.batches.draw(step)
+        terms = torch.arange(len(self.batches.row_of))
+
+        def read(rows: Tensor) -> tuple[Tensor, Tensor]:
+            ids, mask = self.pieces.encode(self.features.written(step, rows.numpy()), max_length=self.most_pieces)
+            return torch.from_numpy(ids), torch.from_numpy(mask)
+
+        return Minibatch(first, second, 0, targets, targets, self.features.sample(step), terms, read)
+
+
+def make_step(config: RecipeConfig, trained: TrainingModule, draw: Draw, stage: str, n_genes: int) -> Step:
+    """Return the step of a stage."""
+    objectives = config.objectives
+    shift = FIRST_STAGE_DRAWS if stage == FIRST else 0
+    return Step(
+        trained,
+        lambda step: draw(step + shift),
+        objectives,
+        objectives.weights.in_stage(stage),
+        Kinds.of(list(draw.batches.row_of), objectives.decay if objectives.needs_closeness else None, objectives.horizon),
+        FeatureView(trained.model),
+        n_genes=n_genes,
+        limit=config.top.top if config.top else 0,
+        seed=config.train.seed,
+        autocast=torch.bfloat16 if config.train.precision == "bf16" else None,
+        processes=Processes(reduce=False),
+    )
+
+
+def _match_on(step: Step, after: int, number: int) -> dict[str, float]:
+    """Match texts with cells while the text tower is adapted, on minibatches that come after those of the training."""
+    return step.match(after + number)
 
 
 def gene_table(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTable:
@@ -238,28 +239,31 @@ def gene_table(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTab
     return GeneTable(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows], tokens, medians)
 
 
-def build(config: RecipeConfig, genes: GeneTable, tower: nn.Module, material: Material) -> LangCellModule:
+def build(config: RecipeConfig, genes: GeneTable, tower: TextTower, material: Material) -> LangCellModule:
     """Return an untrained model around a text tower that is not trained; genes start from a factorisation.
 
     Two genes whose profiles look alike start alike: the right singular vectors of the log profiles, in units of
-    the medians, centred. A random start needs many times the cells.
+    the medians, centred. A random start needs many times the cells. Where texts are matched, the text tower gets
+    cross-attention that starts at zero, and that is trained.
     """
     torch.manual_seed(config.train.seed)
-    bag = GatedBagConfig(
-        vocabulary=FIRST_TOKEN + len(genes), width=config.gene_width, hidden=config.hidden, pooled=256, dropout=0.0
-    )
+    matched = config.objectives.weights.matching > 0
+    bag = config.bag(len(genes))
+    if matched:
+        tower = with_cross_attention(tower, bag.layer_width, dropout=0.0)
     module = LangCellModule(
         LangCellConfig(
             "bag",
-            tower.config,  # type: ignore[arg-type]
+            tower.config,
             bag=bag,
-            temperature=config.temperature,
+            temperature=config.objectives.temperature,
             token_limit=config.token_limit,
+            match_head=matched,
             gene_table=config.name,
         )
     )
-    module.text_tower = tower  # type: ignore[assignment]
-    module.text_tower.requires_grad_(False)
+    module.text_tower = tower
+    freeze_reading(module)
     columns = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
     rows = np.array([columns[gene] for gene in genes.ensembl_ids.tolist()])
     level = np.log1p(material.profiles.expression[:, rows] * 1e4 / genes.medians.astype(np.float32))

@@ -1,0 +1,233 @@
+"""Everything that a run of the LangCell recipe can vary: its objectives, its two stages, its towers and its data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from cellingua.cells.simulate import SimulateConfig
+from cellingua.core.errors import ConfigError
+from cellingua.nn.bag import GatedBagConfig
+from cellingua.objectives.masked_genes import GeneMaskConfig
+from cellingua.recipes.batches import BatchConfig
+from cellingua.recipes.presets import read_preset
+from cellingua.recipes.relations import RELATIONS
+from cellingua.training.loop import TrainConfig
+
+FIRST, SECOND = "first", "second"
+
+
+@dataclass(frozen=True)
+class ObjectiveWeights:
+    """What each objective counts; 0 leaves it out. The first stage knows the first two alone."""
+
+    masked: float = 1.0
+    cell_cell: float = 1.0
+    cell_text: float = 1.0
+    matching: float = 1.0
+
+    def __post_init__(self) -> None:
+        held = (self.masked, self.cell_cell, self.cell_text, self.matching)
+        if not all(0 <= weight < math.inf for weight in held) or not any(held):
+            raise ConfigError(f"The objectives weigh {held}.", "0 or more each, and one above 0")
+        if self.matching and not self.cell_text:
+            raise ConfigError("Hard pairs are drawn by the similarity that cell_text trains, which weighs 0.")
+
+    def in_stage(self, stage: str) -> ObjectiveWeights:
+        """Return the weights of a stage."""
+        return self if stage == SECOND else replace(self, cell_text=0.0, matching=0.0)
+
+
+@dataclass(frozen=True)
+class ObjectivesConfig:
+    """The four objectives (specification, section 4.3).
+
+    Parameters
+    ----------
+    weights
+        See `ObjectiveWeights`.
+    temperature
+        Of both contrasts, and of the draw of hard negatives.
+    text_relation, cell_relation
+        What cells of one text or of wider and narrower types are to each other, in the contrast of cells with texts
+        and of cells with cells: one of `cellingua.recipes.relations.RELATIONS`.
+    decay, horizon
+        Of the closeness in the ontology, where a relation is ``ontology``.
+    symmetric
+        Average the contrast from texts to cells in.
+    mask
+        Which genes are hidden, and how.
+    masked_cells
+        Cells of a minibatch whose genes are hidden; 0 for all.
+    matched_cells
+        Cells of a minibatch that are matched, three pairs each; 0 for all that have a text.
+    match_every
+        Steps from one with matching to the next.
+    chunk, pair_chunk
+        Cells, and cells with their pairs, that are encoded at a time.
+    keep
+        Bytes of graph that may be kept between the engine's passes; None keeps everything, and encodes once.
+    """
+
+    weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
+    temperature: float = 0.05
+    text_relation: str = "multi_positive"
+    cell_relation: str = "masked"
+    decay: float = 0.5
+    horizon: int = 2
+    symmetric: bool = True
+    mask: GeneMaskConfig = field(default_factory=GeneMaskConfig)
+    masked_cells: int = 0
+    matched_cells: int = 0
+    match_every: int = 1
+    chunk: int = 32
+    pair_chunk: int = 8
+    keep: float | None = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("text_relation", "cell_relation"):
+            if getattr(self, name) not in RELATIONS:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}.", " or ".join(map(repr, RELATIONS)))
+        if not self.temperature > 0:
+            raise ConfigError(f"The temperature is {self.temperature:g}.", "above 0")
+        if not 0 < self.decay < 1 or self.horizon < 1:
+            raise ConfigError(f"Closeness decays by {self.decay:g} up to {self.horizon} steps.", "0 to 1, and 1 step")
+        if min(self.chunk, self.pair_chunk, self.match_every) < 1 or min(self.masked_cells, self.matched_cells) < 0:
+            raise ConfigError("chunk, pair_chunk and match_every are 1 or more, numbers of cells 0 or more.")
+
+    @property
+    def needs_closeness(self) -> bool:
+        """Whether a relation is by closeness in the ontology."""
+        return "ontology" in (self.text_relation, self.cell_relation)
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """The first stage, of the cell tower alone: masked genes and the contrast of cells; no steps, no stage."""
+
+    steps: int = 0
+    learning_rate: float = 1e-4
+
+
+def stage_of(train: TrainConfig, first: FirstStage, stage: str) -> TrainConfig:
+    """Return how a stage is trained: `train` is the second's, and the first differs in length and rate."""
+    if stage == SECOND:
+        return train
+    return replace(train, steps=first.steps, optimise=replace(train.optimise, learning_rate=first.learning_rate))
+
+
+@dataclass(frozen=True)
+class TopLayers:
+    """The transformer over a bag's highest tokens, whose states texts look at; see `GatedBagConfig`."""
+
+    layers: int = 2
+    top: int = 128
+    layer_width: int = 128
+    heads: int = 4
+    feedforward: int = 512
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Everything that a run on a data folder can vary; presets are JSON files in ``data/recipes``.
+
+    Parameters
+    ----------
+    name, description
+        Of the model.
+    gene_width, hidden, token_limit
+        Of the cell tower.
+    top
+        The transformer beside the bag; None for none, and then genes can't be masked nor texts matched.
+    least_profiles
+        A gene belongs to the model if this many profiles express it.
+    batch, marker_share, machine_share, curated_share, token_dropout
+        See `cellingua.recipes.batches.BatchConfig`; what the shares leave is pseudo-cells from profiles. Two draws of
+        the dropout of tokens are the two views of a cell.
+    word_steps
+        Steps of adapting the text tower after the cells are trained.
+    held_out
+        Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
+        has not seen them; the model that is saved is trained on everything. Empty: no validation.
+    generic_terms
+        Terms too wide to teach anything.
+    objectives, first
+        See `ObjectivesConfig` and `FirstStage`.
+    match_pieces
+        Word pieces of a text that is matched, at most.
+    simulate, train
+        See `SimulateConfig` and `TrainConfig`; the latter is the second stage's.
+    """
+
+    name: str
+    description: str
+    gene_width: int = 160
+    hidden: int = 512
+    token_limit: int = 512
+    top: TopLayers | None = None
+    least_profiles: int = 20
+    batch: int = 192
+    marker_share: float = 0.15
+    machine_share: float = 0.08
+    curated_share: float = 0.17
+    token_dropout: float = 0.3
+    word_steps: int = 300
+    held_out: tuple[str, ...] = ()
+    generic_terms: tuple[str, ...] = ()
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+    first: FirstStage = field(default_factory=FirstStage)
+    match_pieces: int = 48
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        weights = self.objectives.weights
+        if self.top is None and (weights.masked or weights.matching):
+            raise ConfigError(
+                "Masked genes and matching need the states of tokens, and the bag alone has none.",
+                "layers over the top tokens, or no weight on these objectives",
+                '"top": {}, or "masked": 0 and "matching": 0 in objectives.weights',
+            )
+        if self.objectives.text_relation in ("instances", "masked"):
+            raise ConfigError(
+                f"text_relation is {self.objectives.text_relation!r}, and here all terms are texts of a step.",
+                "'multi_positive' or 'ontology'",
+            )
+
+    def batches(self) -> BatchConfig:
+        """Return the part that says how minibatches are made."""
+        return BatchConfig(
+            self.batch,
+            self.marker_share,
+            self.machine_share,
+            self.curated_share,
+            self.token_dropout,
+            self.token_limit,
+        )
+
+    def bag(self, n_genes: int) -> GatedBagConfig:
+        """Return the cell tower for a number of genes."""
+        plain = GatedBagConfig(
+            vocabulary=self.objectives.mask.first_gene + n_genes,
+            width=self.gene_width,
+            hidden=self.hidden,
+            pooled=256,
+            dropout=0.0,
+        )
+        if self.top is None:
+            return plain
+        top = self.top
+        return replace(
+            plain,
+            layers=top.layers,
+            top=top.top,
+            layer_width=top.layer_width,
+            heads=top.heads,
+            feedforward=top.feedforward,
+            top_pooled=False,
+        )
+
+
+def preset(name: str) -> RecipeConfig:
+    """Return a shipped configuration, such as ``langcell_mini``."""
+    return read_preset(RecipeConfig, "langcell", name)

@@ -9,11 +9,11 @@ WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
 	bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-engine bench-figure \
+.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-texts bench-engine bench-figure \
 	bench-loader bench-big bench-kill bench-cellm \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
@@ -63,6 +63,9 @@ bench-cellm: install ## CellLM released models: the shortcut against padded cell
 
 bench-labels: install ## short forms and names to ontology terms
 	$(BIN)/python -m benchmarks.bench_labels
+
+bench-texts: install ## the texts of a million cells from their metadata, against a loop over the cells
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_texts
 
 bench-engine: install ## the divide-and-conquer engine: gradients, memory, time, against sentence-transformers
 	test -d cache/sentence-transformers || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cellingua.core.errors import ModelError
-from cellingua.models.convert import load_released, load_text_tower, read_tensors, their_name
+from cellingua.models.convert import load_text_tower, read_tensors, their_name
+from cellingua.models.convert_langcell import load_released
 from cellingua.models.text_sources import load_text_source
 from cellingua.nn.batch import CellStates
 

@@ -12,7 +12,7 @@ import torch
 
 from cellingua.cells.ranked import RankedCells
 from cellingua.models.bundle import BundleParts, load_bundle, save_bundle
-from cellingua.models.convert import load_released
+from cellingua.models.convert_langcell import load_released
 from cellingua.models.gene_table import read_gene_table
 from cellingua.models.langcell import LangCellModule
 from cellingua.nn.batch import CellBatch

@@ -1,7 +1,4 @@
-"""Checkpoints of other programs -> our towers: the released LangCell, and text towers of the BERT family.
-
-Their names of weights are known here and nowhere else.
-"""
+"""Checkpoints of the BERT family -> our towers. Their names of weights are known here and nowhere else."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cellingua.core.errors import ModelError
-from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.language import TextTower, TextTowerConfig
 from cellingua.nn.transformer import CellTowerConfig
 
+CONFIG = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 #: What released files may hold and inference never reads (a trailing dot: the whole family).
 IGNORED = ("embeddings.position_ids", "pooler.", "cls.predictions.", "cls.seq_relationship.")
@@ -89,13 +86,15 @@ def read_tensors(path: Path, wrapper: str | None = None) -> dict[str, Tensor]:
 
 def read_bert_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the configuration and the weights of a BERT folder, a leading ``bert.`` taken off the names."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise ModelError(f"{path} is missing.", "a folder with config.json and weights")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}.", "a configuration as saved") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds no mapping.", "a configuration as saved")
     found = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
     if not found:
         raise ModelError(f"{folder} holds no weights.", " or ".join(WEIGHT_FILES))
@@ -112,53 +111,6 @@ def _modern(name: str) -> str:
     return name
 
 
-def load_released(folder: Path) -> LangCellModule:
-    """Load LangCell's released checkpoint folder.
-
-    Parameters
-    ----------
-    folder
-        Holds ``cell_bert/``, ``text_bert/`` (each ``config.json`` and weights, ``.bin`` or safetensors),
-        ``cell_proj.bin``, ``text_proj.bin``, ``ctm_head.bin`` (or the same with ``.safetensors``).
-
-    Returns
-    -------
-    LangCellModule
-        In evaluation mode, float32.
-
-    Raises
-    ------
-    ModelError
-        Something is missing, unknown or of another shape. A leading ``bert.``, a missing or present pooler,
-        ``position_ids`` and a language-modelling head are tolerated.
-    """
-    folder = Path(folder)
-    cell_config, cell_tensors = read_bert_folder(folder / "cell_bert")
-    text_config, text_tensors = read_bert_folder(folder / "text_bert")
-    heads = {name: _head(folder, name) for name in ("cell_proj", "text_proj", "ctm_head")}
-    cell = cell_tower_config(cell_config, folder / "cell_bert")
-    text = text_tower_config(text_config, folder / "text_bert", encoder_width=text_config.get("encoder_width"))
-    joint = len(heads["cell_proj"].get("bias", ()))
-    config = LangCellConfig(
-        "bert",
-        text,
-        bert=cell,
-        joint_width=joint,
-        token_limit=cell.positions - 1,
-        text_limit=text.positions,
-        match_head=True,
-        gene_table="geneformer_v1",
-    )
-    module = LangCellModule(config)
-    fill(module.cell_tower, cell_tensors, folder / "cell_bert", their_name)
-    fill(module.text_tower, text_tensors, folder / "text_bert", their_name)
-    fill(module.cell_projection.linear, heads["cell_proj"], folder / "cell_proj", str)
-    fill(module.text_projection.linear, heads["text_proj"], folder / "text_proj", str)
-    assert module.match_head is not None  # by the configuration above
-    fill(module.match_head, heads["ctm_head"], folder / "ctm_head", str)
-    return module.eval()
-
-
 def load_text_tower(
     folder: Path, *, encoder_width: int | None = None, pooling: str = "cls", unit_length: bool = False
 ) -> TextTower:
@@ -170,7 +122,7 @@ def load_text_tower(
     """
     config, tensors = read_bert_folder(Path(folder))
     built = text_tower_config(
-        config, Path(folder), encoder_width=encoder_width, pooling=pooling, unit_length=unit_length
+        config, tensors, Path(folder), encoder_width=encoder_width, pooling=pooling, unit_length=unit_length
     )
     tower = TextTower(built)
     segment = tensors.pop("embeddings.token_type_embeddings.weight", None)
@@ -187,47 +139,91 @@ def load_text_tower(
     return tower.eval()
 
 
-def cell_tower_config(config: Mapping[str, Any], where: Path) -> CellTowerConfig:
-    """Translate a BERT ``config.json`` of a cell encoder; ``<cls>`` is the last row."""
-    common = _common(config, where)
-    return CellTowerConfig(cls_token=common["vocabulary"] - 1, segments=int(config.get("type_vocab_size", 2)), **common)
+def cell_tower_config(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path, *, cls_token: int
+) -> CellTowerConfig:
+    """Translate a BERT ``config.json`` of a cell encoder, after comparing it with the weights.
+
+    `cls_token` is the row of ``<cls>``; what has none never reads it.
+    """
+    segments = config.get("type_vocab_size", 2)
+    if not _is_size(segments):
+        raise ModelError(f"{where / CONFIG}: type_vocab_size is {segments!r}.", "a number above 0")
+    return CellTowerConfig(cls_token=cls_token, segments=segments, **sizes(config, tensors, where))
 
 
 def text_tower_config(
     config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
     where: Path,
     *,
     encoder_width: int | None = None,
     pooling: str = "cls",
     unit_length: bool = False,
 ) -> TextTowerConfig:
-    """Translate a BERT ``config.json`` of a text encoder."""
-    common = _common(config, where)
+    """Translate a BERT ``config.json`` of a text encoder, after comparing it with the weights."""
+    common = sizes(config, tensors, where)
     return TextTowerConfig(encoder_width=encoder_width, pooling=pooling, unit_length=unit_length, **common)
 
 
-def _common(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    keys = {
-        "vocabulary": "vocab_size",
-        "layers": "num_hidden_layers",
-        "width": "hidden_size",
-        "heads": "num_attention_heads",
-        "feedforward": "intermediate_size",
-        "positions": "max_position_embeddings",
-        "activation": "hidden_act",
-        "eps": "layer_norm_eps",
-        "dropout": "hidden_dropout_prob",
-        "attention_dropout": "attention_probs_dropout_prob",
-    }
+SIZES = {
+    "vocabulary": "vocab_size",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "feedforward": "intermediate_size",
+    "positions": "max_position_embeddings",
+}
+OTHERS = {
+    "activation": "hidden_act",
+    "eps": "layer_norm_eps",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+}
+#: Our size -> the weight that shows it, and the axis.
+SHOWN_BY = {
+    "vocabulary": ("embeddings.word_embeddings.weight", 0),
+    "width": ("embeddings.word_embeddings.weight", 1),
+    "positions": ("embeddings.position_embeddings.weight", 0),
+    "feedforward": ("encoder.layer.0.intermediate.dense.weight", 0),
+}
+
+
+def sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path) -> dict[str, Any]:
+    """Return the settings of a BERT by our names; sizes are numbers that the weights bear out.
+
+    Compared before anything is built: a wrong number would ask for more memory than there is.
+    """
+    keys = {**SIZES, **OTHERS}
     missing = [theirs for theirs in keys.values() if theirs not in config]
     if missing:
-        raise ModelError(f"{where}/config.json lacks {', '.join(missing)}.", "the configuration of a BERT model")
+        raise ModelError(f"{where / CONFIG} lacks {', '.join(missing)}.", "the configuration of a BERT model")
     kind = config.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise ModelError(f"{where} has {kind!r} positions.", "absolute, learned positions")
     if config["hidden_act"] not in ("relu", "gelu"):
         raise ModelError(f"{where} uses the activation {config['hidden_act']!r}.", "relu or gelu")
-    return {ours: config[theirs] for ours, theirs in keys.items()}
+    held = {ours: config[theirs] for ours, theirs in keys.items()}
+    for ours, value in held.items():
+        real = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+        if not (_is_size(value) if ours in SIZES else ours == "activation" or real):
+            raise ModelError(f"{where / CONFIG}: {keys[ours]} is {value!r}.", "a number of a BERT model")
+    if held["width"] % held["heads"]:
+        raise ModelError(f"{where / CONFIG}: {held['heads']} heads and a width of {held['width']}.", "whole heads")
+    for ours, (name, axis) in SHOWN_BY.items():
+        shape = tuple(tensors[name].shape) if name in tensors else ()
+        if len(shape) == 2 and shape[axis] != held[ours]:
+            raise ModelError(
+                f"{where}: {name!r} has the shape {shape}.", f"{keys[ours]} {held[ours]:,}, as in {CONFIG}"
+            )
+    layers = {name.split(".")[2] for name in tensors if name.startswith("encoder.layer.")}
+    if held["layers"] > len(layers):
+        raise ModelError(f"{where} holds {len(layers)} layers.", f"{held['layers']:,}, as in {CONFIG}")
+    return held
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def fill(
@@ -269,12 +265,3 @@ def fill(
     if unknown:
         raise ModelError(f"{where} holds the unknown weight {unknown[0]!r}.", "the weights of this architecture")
     module.load_state_dict({ours: tensors[theirs].to(torch.float32) for ours, theirs in names.items()})
-
-
-def _head(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read ``name.bin`` or ``name.safetensors``."""
-    other = folder / f"{name}.safetensors"
-    tensors = read_tensors(other if other.is_file() else folder / f"{name}.bin")
-    if tensors.get("bias") is None:
-        raise ModelError(f"{folder / name} lacks the weight 'bias'.", "weight and bias")
-    return tensors

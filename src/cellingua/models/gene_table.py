@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from cellingua.core.errors import ModelError
 
 HEADER = ("ensembl_id", "symbol", "token", "median")
+MAX_BYTES = 64 << 20
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class GeneTable:
 
 
 def read_gene_table(path: Path) -> GeneTable:
-    """Read ``genes.tsv.gz``: ensembl_id, symbol, token, median.
+    """Read ``genes.tsv.gz``, or the same table unpacked: ensembl_id, symbol, token, median.
 
     Rows with neither token nor median are passed over: the official table lists names outside the vocabulary so.
 
@@ -79,8 +82,7 @@ def read_gene_table(path: Path) -> GeneTable:
         The file is missing, damaged, or not such a table.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as handle:
-            header, *lines = handle.read().splitlines()
+        header, *lines = _unpacked(path).decode("utf-8").splitlines()
         rows = [line.split("\t") for line in lines]
         if tuple(header.split("\t")) != HEADER or any(len(row) != len(HEADER) for row in rows):
             raise ValueError("its columns are others")
@@ -91,6 +93,18 @@ def read_gene_table(path: Path) -> GeneTable:
             np.array([int(row[2]) for row in rows], dtype=np.int32),
             np.array([float(row[3]) for row in rows], dtype=np.float64),
         )
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         columns = ", ".join(HEADER)
-        raise ModelError(f"{path} can't be read: {error}.", f"a gzip with the columns {columns}") from error
+        raise ModelError(f"{path} can't be read: {error}.", f"a table with the columns {columns}") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return the content of a file, unpacked if it is a gzip; neither side may be larger than any list of genes."""
+    with open(path, "rb") as handle:
+        packed = handle.read(MAX_BYTES + 1)
+    if packed[:2] == GZIP:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as unpacking:
+            packed = unpacking.read(MAX_BYTES + 1)
+    if len(packed) > MAX_BYTES:
+        raise ValueError(f"it holds more than {MAX_BYTES:,} bytes")
+    return packed

@@ -26,7 +26,7 @@ MAX_ENTRIES = 200_000
 MAX_TEXT = 200
 _SCALARS = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")}
 _DTYPES = {("numpy", "dtype")}
-_FORMATS = {"i1": "b", "u1": "B", "i2": "h", "u2": "H", "i4": "i", "u4": "I", "i8": "q", "u8": "Q", "f4": "f", "f8": "d"}
+_FORMATS = dict(zip(["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"], "bBhHiIqQfd", strict=True))
 _PUTS, _GETS = {"BINPUT", "LONG_BINPUT", "MEMOIZE"}, {"BINGET", "LONG_BINGET"}
 _TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 _TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
@@ -100,10 +100,9 @@ def _look_through(content: bytes) -> None:
 
 def _opcodes(content: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the name and argument of each opcode; nothing is executed."""
-    end = 0
-    for opcode, argument, place in pickletools.genops(content):
+    end: int | None = 0
+    for opcode, argument, end in pickletools.genops(content):  # noqa: B007 (used behind the loop)
         yield opcode.name, argument
-        end = place
     if end != len(content) - 1:
         raise _Refused("something behind its end")
 

@@ -6,6 +6,7 @@
     weights.safetensors   encoder with gene embeddings and random features, heads
     genes.tsv.gz          ensembl_id, symbol, token (the gene's number in the model), median (1: not used)
     card.md
+    head.json, head.safetensors   classes of its own, in a tuned model (see `cellingua.models.tuned`)
     manifest.json         size and SHA-256 of each file
 """
 
@@ -22,6 +23,7 @@ from cellingua.models.folder import CARD, CELLM, CONFIG, GENES, WEIGHTS, open_fo
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.manifest import write_manifest
 from cellingua.models.storage import assign, pack, shapes_only, unpack
+from cellingua.models.tuned import HEAD, read_head
 
 REQUIRED = (CONFIG, WEIGHTS, GENES)
 
@@ -89,7 +91,7 @@ def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
     with shapes_only():
         module = CellLMModule(config).requires_grad_(False)
     assign(module, unpack(folder / WEIGHTS), folder / WEIGHTS)
-    return CellLMModel(
+    model = CellLMModel(
         name=held["name"],
         hash=manifest.hash,
         config=config,
@@ -98,3 +100,5 @@ def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
         device=device,
         folder=folder,
     )
+    model.head = read_head(folder, model) if HEAD in manifest.files else None
+    return model

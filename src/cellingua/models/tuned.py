@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,12 +25,16 @@ from torch import Tensor, nn
 
 from cellingua.core.errors import ModelError
 from cellingua.core.files import write_json
-from cellingua.models.cellm import CellLMModel
 from cellingua.models.evidence import expression
 from cellingua.models.model import Counts, LangCellModel
 from cellingua.nn.heads import unit
 
-Model = LangCellModel | CellLMModel
+if TYPE_CHECKING:
+    from cellingua.models.cellm import CellLMModel
+    from cellingua.models.geneformer import GeneformerModel
+
+    Model: TypeAlias = LangCellModel | CellLMModel | GeneformerModel
+
 Floats = NDArray[np.float32]
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 VERSION = 1
@@ -179,10 +183,8 @@ def encode(model: Model, block: Counts) -> tuple[Floats, Floats, NDArray[np.int6
 
     Both are 0 for a cell without a single token. The tower runs once.
     """
-    if isinstance(model, CellLMModel):
-        binned = model.bin(block)
-        lengths = np.asarray(binned.lengths, np.int64)
-        pooled = model.encode_cells(binned)
+    if not isinstance(model, LangCellModel):
+        pooled, lengths = _encode_wordless(model, block)
         pooled[lengths == 0] = 0.0
         return pooled, np.zeros((len(pooled), 0), np.float32), lengths
     ranked = model.tokenise(block)
@@ -191,6 +193,15 @@ def encode(model: Model, block: Counts) -> tuple[Floats, Floats, NDArray[np.int6
     joint = unit(model.module.cell_projection(torch.from_numpy(pooled).to(model.device))).float().cpu().numpy()
     pooled[lengths == 0] = joint[lengths == 0] = 0.0
     return pooled, joint, lengths
+
+
+def _encode_wordless(model: Any, block: Counts) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the state of each cell and its tokens, for a CellLM (bins) or a Geneformer (ranks)."""
+    if hasattr(model, "bin"):
+        binned = model.bin(block)
+        return np.asarray(model.encode_cells(binned), np.float32), np.asarray(binned.lengths, np.int64)
+    ranked = model.tokenise(block)
+    return np.asarray(model.encode_cells(ranked), np.float32), np.diff(ranked.indptr).astype(np.int64)
 
 
 def gene_levels(block: Counts, rows: NDArray[np.integer]) -> Floats:
@@ -266,4 +277,4 @@ def _rebuilt(kind: str, tensors: Mapping[str, Tensor], classes: int, model: Mode
 
 def widths(model: Model) -> tuple[int, int]:
     """Return the width of a model's state and of its joint space (0 without words)."""
-    return (model.width, 0) if isinstance(model, CellLMModel) else (model.config.cell_width, model.joint_width)
+    return (model.config.cell_width, model.joint_width) if isinstance(model, LangCellModel) else (model.width, 0)

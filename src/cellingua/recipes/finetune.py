@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from cellingua.core.progress import Progress, Silent
 from cellingua.measures.classification import accuracy, macro_f1
 from cellingua.measures.splits import Split, class_folds, group_folds
 from cellingua.models.model import Counts, LangCellModel
-from cellingua.models.tuned import ClassHead, Model
+from cellingua.models.tuned import ClassHead
 from cellingua.recipes.finetune_config import WORDS, FinetuneConfig, LabelledCells
 from cellingua.recipes.finetune_frozen import (
     Classes,
@@ -29,6 +29,9 @@ from cellingua.recipes.finetune_frozen import (
     read_classes,
     read_states,
 )
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import Model
 
 FOLDS = 5
 MOST_JUDGED = 5000  # cells that take part in the folds of a frozen method

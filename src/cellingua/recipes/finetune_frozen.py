@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,11 +20,14 @@ from scipy.sparse import csr_matrix
 from cellingua.core.errors import ModelError
 from cellingua.models.evidence import expression
 from cellingua.models.model import LangCellModel
-from cellingua.models.tuned import LinearHead, Model, encode, evidence_of
+from cellingua.models.tuned import LinearHead, encode, evidence_of
 from cellingua.recipes.finetune_config import LabelledCells, class_weights
 from cellingua.recipes.softmax_regression import fit_softmax
 from cellingua.words.describing import describe_label
 from cellingua.words.naming import name_label
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import Model
 
 Floats = NDArray[np.floating]
 ROWS = 2048

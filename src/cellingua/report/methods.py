@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cellingua.tasks.clusters import NEIGHBOURS, RESOLUTION
 from cellingua.tasks.result import Annotation
+from cellingua.words.candidates import TUNED
 
 REFERENCES = (
     "Zhao S, Zhang J, Wu Y, Luo Y, Nie Z. LangCell: Language-Cell Pre-training for Cell Identity Understanding. "
@@ -62,4 +63,9 @@ def _candidates(result: Annotation) -> str:
         return f"{count:,} terms of the Cell Ontology [2]"
     if result.candidates.origin == "tissue":
         return f"{count:,} terms of the Cell Ontology [2] with evidence in “{tissue}” or everywhere"
+    if result.candidates.origin == TUNED:
+        tuned = result.provenance["model"]["tuned"]
+        return (
+            f"the {count:,} classes that the model was tuned to ({tuned['method']}, {tuned['cells']:,} labelled cells)"
+        )
     return f"{count:,} given labels, read as terms of the Cell Ontology [2] where possible"

@@ -51,6 +51,8 @@ class Annotation:
         Neighbours among the cells that were drawn for clustering and for the map; None for a handful of cells.
     renamed
         How many repeated names were made unique.
+    embedding_key
+        Key of ``obsm`` for the embedding: ``X_cellm`` where a tuned CellLM answered.
     """
 
     names: np.ndarray
@@ -69,6 +71,7 @@ class Annotation:
     own: np.ndarray | None = None
     graph: Graph | None = field(default=None)
     renamed: int = 0
+    embedding_key: str = "X_langcell"
 
     @property
     def n_cells(self) -> int:

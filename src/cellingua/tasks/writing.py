@@ -26,12 +26,20 @@ ROWS = 4096
 SLACK = 4_000_000  # bytes beside the arrays themselves: indices, chunks, provenance
 
 
-def check_keys(obs: Sequence[str], obsm: Sequence[str], uns: Sequence[str], key: str, *, overwrite: bool) -> None:
+def check_keys(
+    obs: Sequence[str],
+    obsm: Sequence[str],
+    uns: Sequence[str],
+    key: str,
+    *,
+    overwrite: bool,
+    embedding: str = EMBEDDING,
+) -> None:
     """Raise `InputError` that names the first key which exists already, unless `overwrite`."""
     if overwrite:
         return
     taken = [f"obs[{key + suffix!r}]" for suffix in SUFFIXES if key + suffix in obs]
-    taken += [f"obsm[{EMBEDDING!r}]"] if EMBEDDING in obsm else []
+    taken += [f"obsm[{embedding!r}]"] if embedding in obsm else []
     taken += [f"uns[{key!r}]"] if key in uns else []
     if taken:
         raise InputError(
@@ -39,10 +47,11 @@ def check_keys(obs: Sequence[str], obsm: Sequence[str], uns: Sequence[str], key:
         )
 
 
-def check_file_keys(cells: CellFile, key: str, *, overwrite: bool) -> None:
+def check_file_keys(cells: CellFile, key: str, *, overwrite: bool, embedding: str = EMBEDDING) -> None:
     """Raise `InputError` if the file has a key that would be written, unless `overwrite`."""
     columns = [str(name) for name in cells.obs.columns]
-    check_keys(columns, _names(cells, "obsm"), _names(cells, "uns"), key, overwrite=overwrite)
+    obsm, uns = _names(cells, "obsm"), _names(cells, "uns")
+    check_keys(columns, obsm, uns, key, overwrite=overwrite, embedding=embedding)
 
 
 def check_file_embedding(cells: CellFile, key: str, *, overwrite: bool) -> None:
@@ -75,7 +84,7 @@ def write_keys(adata: AnnData, result: Annotation, key: str) -> None:
     """Write the keys of the house into `adata`; ``X`` and the names of the cells are left as they are."""
     for name, values in result_columns(result, key).items():
         adata.obs[name] = values
-    adata.obsm[EMBEDDING] = result.embedding
+    adata.obsm[result.embedding_key] = result.embedding
     adata.uns[key] = storable(result.provenance)
 
 

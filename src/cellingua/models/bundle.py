@@ -11,6 +11,7 @@
     evidence.safetensors  the marker channel (optional in a model, verified where there)
     calibration.json
     card.md
+    head.json, head.safetensors   classes of its own, in a tuned model (see `cellingua.models.tuned`)
     manifest.json         size and SHA-256 of each file
 
 Nothing in it is code, and nothing is pickled. Every file is checked against the manifest before it is read.
@@ -39,6 +40,9 @@ from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.manifest import Manifest, write_manifest
 from cellingua.models.model import Evidence, LangCellModel
 from cellingua.models.storage import assign, pack, shapes_only, unpack
+from cellingua.models.tuned import HEAD, read_head
+from cellingua.nn.precision import converted
+from cellingua.nn.transformer import CellTower
 from cellingua.words.wordpiece import WordPiece, from_json
 
 TEXT, TOKENIZER = "text.safetensors", "tokenizer/tokenizer.json"
@@ -112,17 +116,17 @@ def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", t
         (partial / WEIGHTS).write_bytes(pack(cell, storage))
         (partial / TEXT).write_bytes(pack(text, text_storage or storage))
         (partial / GENES).write_bytes(parts.genes.to_bytes())
-        (partial / TERMS).write_bytes(_pack_terms(parts.term_ids, parts.term_vectors, parts.supported))
+        (partial / TERMS).write_bytes(pack_terms(parts.term_ids, parts.term_vectors, parts.supported))
         if isinstance(parts.evidence, MarkerEvidence):
             (partial / EVIDENCE).write_bytes(parts.evidence.to_bytes())
         write_manifest(partial, optional=frozenset({TEXT, TOKENIZER}))
 
 
-def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
+def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> LangCellModel:
     """Load a model folder.
 
     The text side is read when a text is first encoded: naming cells with the terms that have a stored vector
-    needs none of it.
+    needs none of it. With the precision ``int8``, the cell tower is kept in 8 bits only, and can't be tuned.
 
     Raises
     ------
@@ -134,8 +138,10 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
     module = _shapes(config)
     _assign_side(module, unpack(folder / WEIGHTS), folder / WEIGHTS, text=False)
     _to(module, device, text=False)
+    if precision == "int8" and isinstance(module.cell_tower, CellTower):
+        module.cell_tower = converted(module.cell_tower, precision)
     term_ids, vectors, supported = _unpack_terms(folder / TERMS, config.joint_width)
-    return LangCellModel(
+    model = LangCellModel(
         name=held["name"],
         hash=manifest.hash,
         config=config,
@@ -149,7 +155,10 @@ def load_bundle(folder: Path, device: str = "cpu") -> LangCellModel:
         evidence=_read_evidence(folder / EVIDENCE) if EVIDENCE in manifest.files else None,
         supported=supported,
         folder=folder,
+        precision=precision,
     )
+    model.head = read_head(folder, model) if HEAD in manifest.files else None
+    return model
 
 
 def _read_evidence(path: Path) -> MarkerEvidence:
@@ -196,7 +205,7 @@ def _load_text(module: LangCellModule, manifest: Manifest, device: str) -> WordP
     return pieces
 
 
-def _pack_terms(term_ids: list[str], vectors: NDArray[np.float32], supported: frozenset[str]) -> bytes:
+def pack_terms(term_ids: list[str], vectors: NDArray[np.float32], supported: frozenset[str]) -> bytes:
     """Return ids (UTF-8, a line each), float16 vectors and uint8 support as one safetensors file."""
     ids = np.frombuffer("\n".join(term_ids).encode("utf-8"), dtype=np.uint8)
     return save(

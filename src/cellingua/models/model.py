@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,10 @@ from cellingua.core.errors import InputError, ModelError
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.batch import CellBatch, CellStates
+from cellingua.nn.heads import unit
+from cellingua.nn.packing import PackedTower, packable
+from cellingua.nn.precision import Precision, choose
+from cellingua.nn.transformer import CellTower
 from cellingua.words.describing import describe_term
 from cellingua.words.wordpiece import WordPiece
 
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from cellingua.models.tuned import ClassHead
 
 Floats = NDArray[np.float32]
-#: Tokens of a padded minibatch, at most: what keeps attention over long cells within a few hundred MB.
+#: Tokens of a rectangle of states, at most: what keeps long cells within a few hundred MB.
 TOKEN_BUDGET = 32_768
 
 
@@ -117,6 +122,8 @@ class LangCellModel:
         Where it was loaded from.
     head
         Classes of its own, in a tuned model.
+    precision
+        ``auto``, ``float32``, ``bfloat16`` or ``int8``, of a BERT cell tower; `reading` says what came of it.
     """
 
     name: str
@@ -133,8 +140,11 @@ class LangCellModel:
     supported: frozenset[str] = frozenset()
     folder: Path | None = None
     head: ClassHead | None = None
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
+        choose(self.precision, self.device)  # refuses one that does not exist
+        self._read_by: tuple[list[torch.Tensor], list[int], PackedTower] | None = None
         top = int(self.genes.tokens.max())
         if top >= self.config.vocabulary:
             raise ModelError(
@@ -153,6 +163,13 @@ class LangCellModel:
     def threshold(self) -> float:
         """Least probability of an answer."""
         return float(self.calibration.get("threshold", 0.5))
+
+    @property
+    def reading(self) -> Precision:
+        """The precision that cells are read in, and why."""
+        if self.config.cell_kind == "bag":
+            return Precision("float32", "a bag tower is always read in float32")
+        return choose(self.precision, self.device)
 
     @property
     def joint_width(self) -> int:
@@ -188,21 +205,20 @@ class LangCellModel:
         state
             ``joint``: unit length, in the space of the texts. ``cls``: the tower's pooled state.
         batch_size
-            Most cells at a time; long cells are taken in smaller groups by a tower that pads.
+            Most cells at a time; long cells are taken in smaller groups by a BERT tower, which takes much memory.
 
         Returns
         -------
         ndarray
-            float32 (cells, joint width or tower width). A row depends on that cell alone.
+            float32 (cells, joint width or tower width). A row depends on that cell alone; of a BERT tower on a
+            processor, bit for bit.
         """
         if state not in ("joint", "cls"):
             raise InputError(f"state is {state!r}.", "'joint' or 'cls'")
         width = self.joint_width if state == "joint" else self.config.cell_width
         out = np.empty((len(ranked), width), dtype=np.float32)
         for rows in self._groups(np.diff(ranked.indptr), batch_size):
-            part = ranked.take(rows)
-            batch = CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device)
-            joint, states = self.module.cells(batch, with_hidden=False)
+            joint, states = self._read(ranked.take(rows), hidden=False)
             out[rows] = (joint if state == "joint" else states.pooled).float().cpu().numpy()
         return out
 
@@ -212,15 +228,42 @@ class LangCellModel:
     ) -> Iterator[tuple[NDArray[np.int64], Floats, CellStates]]:
         """Yield groups of cells: their rows, their vectors float32 (g, joint), and the states of their tokens.
 
-        The states of one group are in memory at a time; a tower without token states yields none.
+        The states of one group are in memory at a time, in the precision of `reading`; a tower without token states
+        yields none.
         """
         for rows in self._groups(np.diff(ranked.indptr), batch_size):
-            part = ranked.take(rows)
-            joint, states = self.module.cells(CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device))
+            joint, states = self._read(ranked.take(rows), hidden=True)
             yield rows, joint.float().cpu().numpy(), states
 
+    def _read(self, part: RankedCells, *, hidden: bool) -> tuple[torch.Tensor, CellStates]:
+        """Return the cells in the joint space and the tower's states: the one place where cells meet the tower."""
+        batch = CellBatch.from_arrays(part.indptr, part.tokens, part.values, self.device)
+        reader = self._reader()
+        if reader is None:
+            return self.module.cells(batch, with_hidden=hidden)
+        states = reader(batch, hidden=hidden)
+        pooled = states.pooled.float()
+        # Row by row where the tower reads cells one by one: see `PackedTower`.
+        rows = pooled.split(1 if reader.reads_alone(pooled.device) else max(1, len(pooled)))
+        return unit(torch.cat([self.module.cell_projection(row) for row in rows])), states
+
+    def _reader(self) -> PackedTower | None:
+        """Return the BERT tower without padding, made anew where its weights have changed; None for other towers."""
+        tower = self.module.cell_tower
+        if not isinstance(tower, CellTower) or not packable(tower):
+            return None
+        weights = [*tower.parameters(), *tower.buffers()]
+        # Training changes weights in place, which counts their versions up.
+        versions = [0 if weight.is_inference() else weight._version for weight in weights]
+        held = self._read_by
+        if held is not None and held[1] == versions and all(map(operator.is_, held[0], weights)):
+            return held[2]
+        with torch.inference_mode(False):
+            self._read_by = (weights, versions, PackedTower(tower, self.reading.name))
+        return self._read_by[2]
+
     def _groups(self, lengths: NDArray[np.integer], batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Yield rows in groups: in order for a bag; by length and within the budget for a tower that pads."""
+        """Yield rows in groups: in order for a bag; by length and within the budget for a BERT tower."""
         if self.config.cell_kind == "bag":
             for start in range(0, len(lengths), batch_size):
                 yield np.arange(start, min(start + batch_size, len(lengths)))

@@ -120,11 +120,13 @@ class PackedTower(nn.Module):
                 pooled[row] = cell[0]
         return CellStates(pooled, states, mask)
 
+    def reads_alone(self, device: torch.device) -> bool:
+        """Whether every cell is read by itself on `device`."""
+        return self.budget == 0 if self.budget is not None else device.type == "cpu"
+
     def _packs(self, sizes: list[int], device: torch.device) -> Iterator[list[int]]:
         """Yield rows that are read together, by length, the longest first."""
-        budget = self.budget
-        if budget is None:
-            budget = 0 if device.type == "cpu" else ACCELERATOR_BUDGET
+        budget = 0 if self.reads_alone(device) else self.budget or ACCELERATOR_BUDGET
         rows: list[int] = []
         held = 0
         for row in sorted(range(len(sizes)), key=lambda row: -sizes[row]):
@@ -136,16 +138,42 @@ class PackedTower(nn.Module):
         if rows:
             yield rows
 
+    @torch.inference_mode()
+    def read(self, pack: Pack, layers: int | None = None) -> Tensor:
+        """Return the states of every token of a pack after the first `layers` layers (None: all), (T, width).
+
+        For cells that are framed in another way than by the tower's own first token.
+        """
+        states = self._embedded(pack)
+        for layer in self.inner.layers[:layers]:
+            states = layer(states, pack)
+        return states
+
+    def _embedded(self, pack: Pack) -> Tensor:
+        """Return what the first layer is given, (T, width)."""
+        inner = self.inner
+        states: Tensor = inner.norm(inner.token(pack.tokens) + inner.position(pack.places) + inner.segment.weight[0])
+        return states
+
     def _read(self, pack: Pack, hidden: bool) -> Tensor:
         """Return the states of all tokens (T, width) with `hidden`, else of each ``<cls>``, (cells, width)."""
-        inner = self.inner
-        states = inner.token(pack.tokens) + inner.position(pack.places) + inner.segment.weight[0]
-        states = inner.norm(states)
-        last = len(inner.layers) - 1
-        for number, layer in enumerate(inner.layers):
+        states = self._embedded(pack)
+        last = len(self.inner.layers) - 1
+        for number, layer in enumerate(self.inner.layers):
             assert isinstance(layer, PackedLayer)  # for the type checker
             states = layer(states, pack) if hidden or number < last else layer.first(states, pack)
         return states if hidden or last >= 0 else states[pack.starts]
+
+
+def packable(tower: CellTower) -> bool:
+    """Whether queries, keys and values of every layer are plain linear layers: adapters may have replaced them."""
+    plain = (nn.Linear, Int8Linear)
+    return all(
+        type(part) in plain
+        for layer in tower.layers
+        if isinstance(layer, EncoderLayer)
+        for part in (layer.attention.query, layer.attention.key, layer.attention.value)
+    )
 
 
 class _Weights(nn.Module):

@@ -26,3 +26,14 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", metavar="L", help="layer that holds raw counts (X, raw or a name; default: found by the doctor)"
     )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add what a BERT cell tower computes in."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "int8"),
+        default="auto",
+        help="of a BERT cell tower: auto (default: bfloat16 where the device has it), float32 (exact), bfloat16, "
+        "or int8 (weights in 8 bits)",
+    )

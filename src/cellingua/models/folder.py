@@ -12,8 +12,8 @@ from cellingua.core.files import write_json
 from cellingua.models.manifest import Manifest, read_manifest
 
 VERSION = 1
-LANGCELL, CELLM = "langcell", "cellm"
-KINDS = (LANGCELL, CELLM)
+LANGCELL, CELLM, GENEFORMER = "langcell", "cellm", "geneformer"
+KINDS = (LANGCELL, CELLM, GENEFORMER)
 CONFIG, WEIGHTS, GENES, CARD = "config.json", "weights.safetensors", "genes.tsv.gz", "card.md"
 KEYS = ("format_version", "kind", "name", "description", "model")
 

@@ -6,16 +6,19 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellingua.core.errors import ModelError
+from cellingua.core.errors import InputError, ModelError
 from cellingua.models.bundle import load_bundle
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.cellm_bundle import load_cellm
-from cellingua.models.folder import CELLM, CONFIG, read_config
+from cellingua.models.folder import CELLM, CONFIG, GENEFORMER, read_config
+from cellingua.models.geneformer import GeneformerModel, load_geneformer
 from cellingua.models.manifest import read_manifest
 from cellingua.models.model import LangCellModel
+from cellingua.nn.precision import choose
 
 BUNDLED = Path(__file__).resolve().parents[1] / "data" / "models"
 DEFAULT = "langcell_mini"
+Model = LangCellModel | CellLMModel | GeneformerModel
 
 
 @dataclass(frozen=True)
@@ -64,29 +67,79 @@ def find_model(name_or_folder: str | Path, shelf: Path = BUNDLED) -> Path:
     )
 
 
-def load_model(name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED) -> LangCellModel:
+def load_model(
+    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED, *, precision: str = "auto"
+) -> LangCellModel:
     """Load a LangCell model by name or folder; every file is checked before it's read.
+
+    Parameters
+    ----------
+    name_or_folder
+        As `find_model` takes it.
+    device
+        Where it computes.
+    shelf
+        Where the named models lie.
+    precision
+        Of a BERT cell tower: see `cellingua.nn.precision`.
 
     Raises
     ------
     ModelError
         There is no such model (`find_model`), it is damaged (`load_bundle`), or it is a CellLM, which has no words.
+    InputError
+        There is no such precision.
     """
-    model = load_any(name_or_folder, device, shelf)
+    return _with_words(load_any(name_or_folder, device, shelf, precision=precision), name_or_folder)
+
+
+def _with_words(model: Model, name_or_folder: str | Path) -> LangCellModel:
     if not isinstance(model, LangCellModel):
+        kind = "CellLM" if isinstance(model, CellLMModel) else "Geneformer"
         raise ModelError(
-            f"{name_or_folder} is a CellLM, which embeds cells and knows no words.",
-            "a LangCell model",
-            f"{DEFAULT}, or cellingua embed with this one",
+            f"{name_or_folder} is a {kind}, which embeds cells and knows no words.",
+            "a LangCell model, or a model that was tuned to classes of its own",
+            f"{DEFAULT}, or cellingua embed with this one, or cellingua finetune to give it classes",
         )
     return model
 
 
+def load_annotator(
+    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED, *, precision: str = "auto"
+) -> Model:
+    """Load a model that can name cells: a LangCell, or any model that was tuned to classes of its own.
+
+    Raises
+    ------
+    ModelError
+        As `load_model`.
+    """
+    model = load_any(name_or_folder, device, shelf, precision=precision)
+    if isinstance(model, CellLMModel) and model.head is not None:
+        return model
+    return _with_words(model, name_or_folder)
+
+
 def load_any(
-    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED
-) -> LangCellModel | CellLMModel:
-    """Load a model of either kind by name or folder; every file is checked before it's read."""
+    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED, *, precision: str = "auto"
+) -> Model:
+    """Load a model of any kind by name or folder; every file is checked before it's read.
+
+    Raises
+    ------
+    ModelError
+        There is no such model (`find_model`), or it is damaged.
+    InputError
+        There is no such precision, or this kind of model does not have it: a CellLM computes in float32.
+    """
+    choose(precision, device)
     folder = find_model(name_or_folder, shelf)
     read_manifest(folder)  # says best what is wrong with a folder that is no model
     kind = read_config(folder)["kind"]
-    return load_cellm(folder, device) if kind == CELLM else load_bundle(folder, device)
+    if kind == GENEFORMER:
+        return load_geneformer(folder, device, precision)
+    if kind != CELLM:
+        return load_bundle(folder, device, precision)
+    if precision not in ("auto", "float32"):
+        raise InputError(f"{name_or_folder} is a CellLM, and can't be read in {precision}.", "auto or float32")
+    return load_cellm(folder, device)

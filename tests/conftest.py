@@ -35,6 +35,22 @@ def small_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_world.save_model(tmp_path_factory.mktemp("models") / "small_world")
 
 
+@pytest.fixture(scope="session")
+def matching_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of such a model that has a match head, too (with random weights)."""
+    import small_world
+
+    return small_world.save_model(tmp_path_factory.mktemp("models") / "matching_world", match=True)
+
+
+@pytest.fixture
+def matching_model(matching_model_folder: Path) -> LangCellModel:
+    """The same model, loaded."""
+    import small_world
+
+    return small_world.model(matching_model_folder)
+
+
 @pytest.fixture
 def small_model(small_model_folder: Path) -> LangCellModel:
     """The same model, loaded."""

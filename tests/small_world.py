@@ -95,8 +95,11 @@ def write_zarr(adata: AnnData, path: Path) -> Path:
     return path
 
 
-def save_model(folder: Path) -> Path:
-    """Train the world's model, save it as a folder, and return the folder."""
+def save_model(folder: Path, *, match: bool = False) -> Path:
+    """Train the world's model, save it as a folder, and return the folder.
+
+    With `match` it has token states, texts that look at them, and a match head, all three with random weights.
+    """
     ontology = load_ontology("CL")
     vectors = np.random.default_rng(11).normal(size=(len(ontology.ids), WIDTH)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -111,14 +114,21 @@ def save_model(folder: Path) -> Path:
     module = LangCellModule(
         LangCellConfig(
             "bag",
-            TextTowerConfig(len(WORDS), 1, 32, 2, 48, 16),
-            bag=GatedBagConfig(len(rows) + 1, 32, 48, 32, 4, 0.0),
+            TextTowerConfig(len(WORDS), 2 if match else 1, 32, 2, 48, 16, encoder_width=16 if match else None),
+            bag=GatedBagConfig(
+                len(rows) + 1, 32, 48, 32, 4, 0.0, layers=int(match), top=24, layer_width=16, heads=2, feedforward=32
+            ),
             joint_width=WIDTH,
             temperature=0.1,
             token_limit=None,
             text_limit=16,
+            match_head=match,
         )
     )
+    if module.match_head is not None:
+        for parameter in (*module.text_tower.parameters(), *module.match_head.parameters()):
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.4)
     place = {term: number for number, term in enumerate(ontology.ids)}
     _train(module, torch.from_numpy(vectors[[place[term] for term in TYPES]]))
     pieces = WordPiece(BertWordPieceTokenizer(vocab={word: n for n, word in enumerate(WORDS)})._tokenizer, "small")

@@ -19,9 +19,9 @@ from cellingua.nn.language import TextTower
 from cellingua.nn.precision import converted
 from cellingua.nn.transformer import EncoderLayer
 
-#: Word pieces and cell tokens taken at a time, at most (a single cell is never divided): the states of so many pieces,
-#: and keys and values of so many tokens, are what is in memory.
-PIECES, TOKENS = 8192, 16_384
+#: Word pieces and cell tokens that an accelerator takes at a time, at most (a single cell is never divided). A processor
+#: takes cell after cell: one with its texts fills the cores, and is then the same to the bit in any company.
+PIECES, TOKENS = 16_384, 32_768
 TEXTS = 128  # prepared at a time
 
 
@@ -87,7 +87,8 @@ class Matcher:
         out = hidden.new_zeros((*chosen.shape, 2), dtype=torch.float32)
         pieces = self.lengths[chosen].sum(dim=1).tolist()
         begin = sizes.cumsum(0) - sizes
-        for rows in _chunks(pieces, sizes.tolist()):
+        chunks = _chunks(pieces, sizes.tolist(), together=out.device.type != "cpu")
+        for rows in chunks:
             first, last = int(begin[rows[0]]), int(begin[rows[-1]] + sizes[rows[-1]])
             out[rows] = self._chunk(hidden[first:last], sizes[rows].tolist(), chosen[rows])
         return out
@@ -187,16 +188,18 @@ def _tokens_of(states: CellStates) -> tuple[Tensor, Tensor]:
     return states.hidden[states.mask], states.mask.sum(dim=1)
 
 
-def _chunks(pieces: list[int], tokens: list[int]) -> Iterator[list[int]]:
-    """Yield runs of cells that have tokens, within `PIECES` and `TOKENS` unless a single cell is beyond them."""
+def _chunks(pieces: list[int], tokens: list[int], *, together: bool) -> Iterator[list[int]]:
+    """Yield cells that have tokens, one by one or `together` in runs within `PIECES` and `TOKENS`."""
     rows: list[int] = []
+    held_pieces = held_tokens = 0
     for row, (text, cell) in enumerate(zip(pieces, tokens, strict=True)):
         if not cell:
             continue
-        if rows and (sum(pieces[r] for r in rows) + text > PIECES or sum(tokens[r] for r in rows) + cell > TOKENS):
+        if rows and (not together or held_pieces + text > PIECES or held_tokens + cell > TOKENS):
             yield rows
-            rows = []
+            rows, held_pieces, held_tokens = [], 0, 0
         rows.append(row)
+        held_pieces, held_tokens = held_pieces + text, held_tokens + cell
     if rows:
         yield rows
 

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from cellingua.baselines.form import Floats, Labels, coded, softmax
-from cellingua.baselines.normalise import Components, axes_of, log_normalised
+from cellingua.baselines.normalise import Components, axes_of, inner_products, log_normalised
 
 FLAT = 64 * np.finfo(float).eps  # a smaller relative gain ends the search, as in scikit-learn
 
@@ -30,8 +30,7 @@ class LogisticRegression:
         Inverse strength of the penalty (scikit-learn's ``C``, and its default).
     components
         None: all genes. A number: so many principal components of the training cells. A `Components` that is fitted
-        already: its axes, which may have seen other cells without their labels. Each coordinate is then divided by
-        its standard deviation over the training cells.
+        already: its axes, which may have seen other cells without their labels. Coordinates are not scaled.
     tolerance, steps
         L-BFGS stops where no entry of the gradient is larger, or after so many steps.
 
@@ -50,7 +49,6 @@ class LogisticRegression:
         self.classes: NDArray[np.str_] = np.zeros(0, np.str_)
         self.weights: Floats = np.zeros((0, 0))
         self.intercepts: Floats = np.zeros(0)
-        self._scale: Floats = np.ones(0)
 
     def fit(self, counts: csr_matrix, labels: Labels, totals: Floats | None = None) -> LogisticRegression:
         """Find the optimum; with one class alone there is nothing to find."""
@@ -58,13 +56,10 @@ class LogisticRegression:
         values = log_normalised(counts, totals)
         self._axes = axes_of(self.components, values)
         if self._axes is not None:
-            scores = self._axes.transform(values)
-            spread = scores.std(axis=0)
-            self._scale = np.where(spread > 0, spread, 1.0)
-            values = csr_matrix(scores / self._scale)
-        basis = _basis(values)
-        inner, self.intercepts = self._solve(np.asarray(values @ basis), codes)
-        self.weights = basis @ inner
+            values = csr_matrix(self._axes.transform(values))
+        coordinates, back = _span(values)
+        inner, self.intercepts = self._solve(coordinates, codes)
+        self.weights = np.asarray(values.T @ (back @ inner)) if back is not None else inner
         return self
 
     def predict_proba(self, counts: csr_matrix, totals: Floats | None = None) -> Floats:
@@ -72,7 +67,7 @@ class LogisticRegression:
         values = log_normalised(counts, totals)
         if self._axes is None:
             return softmax(np.asarray(values @ self.weights) + self.intercepts)
-        return softmax(self._axes.transform(values) / self._scale @ self.weights + self.intercepts)
+        return softmax(self._axes.transform(values) @ self.weights + self.intercepts)
 
     def _solve(self, x: Floats, codes: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Return weights (d, K) and intercepts (K,) on coordinates `x` (n, d)."""
@@ -96,11 +91,15 @@ class LogisticRegression:
         return found[:d], found[d]
 
 
-def _basis(values: csr_matrix) -> Floats:
-    """Return an orthonormal basis of the span of the rows of `values` (n, genes), float64 (genes, rank)."""
-    rows = values.astype(np.float64)
+def _span(values: csr_matrix) -> tuple[Floats, Floats | None]:
+    """Return the rows of `values` (n, genes) in an orthonormal basis of their span, and how to come back.
+
+    Weights w (rank, K) there are the weights ``values.T @ (back @ w)`` of the genes. With fewer genes than cells
+    nothing is gained: the rows themselves come, and None.
+    """
     if values.shape[1] <= values.shape[0]:
-        return np.eye(values.shape[1])
-    size, vectors = np.linalg.eigh(np.asarray((rows @ rows.T).todense()))
+        return values.toarray().astype(np.float64), None
+    size, vectors = np.linalg.eigh(inner_products(values))
     kept = size > max(size[-1], 0.0) * 1e-12
-    return np.asarray(rows.T @ (vectors[:, kept] / np.sqrt(size[kept])))
+    root = np.sqrt(size[kept])
+    return vectors[:, kept] * root, vectors[:, kept] / root

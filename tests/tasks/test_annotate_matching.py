@@ -81,9 +81,7 @@ def test_a_weight_of_nothing_is_the_similarity(matching_model: LangCellModel) ->
     nothing = {"user": {"weight": 0.0, "temperature": 1.0}}
     model = replace(matching_model, calibration={**matching_model.calibration, "match": nothing})
     cells = small_world.cells(20, seed=2, noise=0.6)
-    np.testing.assert_allclose(
-        probabilities(model, cells, match=True), probabilities(matching_model, cells), atol=1e-6
-    )
+    np.testing.assert_allclose(probabilities(model, cells, match=True), probabilities(matching_model, cells), atol=1e-6)
 
 
 def test_pruning_keeps_how_the_matched_stand_to_one_another(matching_model: LangCellModel) -> None:
@@ -98,14 +96,14 @@ def test_pruning_keeps_how_the_matched_stand_to_one_another(matching_model: Lang
     assert np.abs(whole - pruned).max() > 1e-3
 
 
-def test_the_whole_ontology_is_matched_in_part(
-    matching_model: LangCellModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_ontology_is_matched_in_part(matching_model: LangCellModel, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = small_world.cells(40, seed=2)
     asked: list[tuple[int, ...]] = []
     pairs = matching.Matcher.pairs
     monkeypatch.setattr(
-        matching.Matcher, "pairs", lambda self, states, chosen: asked.append(chosen.shape) or pairs(self, states, chosen)
+        matching.Matcher,
+        "pairs",
+        lambda self, states, chosen: asked.append(chosen.shape) or pairs(self, states, chosen),
     )
     result = annotate(cells, model=fitted(matching_model), match=True, match_top=5)
     assert asked == [(40, 5)]

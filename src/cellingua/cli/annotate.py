@@ -7,17 +7,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellingua.cli.options import add_reading, add_running
+from cellingua.cli.options import add_precision, add_reading, add_running
 from cellingua.core.errors import CellinguaError, FileError, InputError
 
 if TYPE_CHECKING:
     from cellingua.cli.outputs import Outputs
     from cellingua.core.progress import Progress
-    from cellingua.models.model import LangCellModel
+    from cellingua.models.tuned import Model
     from cellingua.tasks.options import AnnotateOptions, Labels
     from cellingua.tasks.result import Annotation
     from cellingua.words.candidates import Candidates
 
+MATCH_TOP = 8
 SHOWN = 12  # labels in the printed table
 
 
@@ -32,11 +33,25 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         epilog='Example: cellingua annotate cells.h5ad --labels "B cell; T cell; monocyte"',
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="h5ad, zarr, 10x .h5, or a 10x mtx folder")
-    what = parser.add_argument_group("candidates (default: the whole Cell Ontology)")
+    what = parser.add_argument_group("candidates (default: the whole Cell Ontology, or a tuned model's own classes)")
     what.add_argument("--label", action="append", metavar="L", help="a name, CL id or free text; repeatable")
     what.add_argument("--labels", metavar="FILE|LIST", help='a file (one a line, tab, description) or "a; b; c"')
     what.add_argument("--tissue", metavar="T", help="UBERON name or id: its types, or how to read ambiguous labels")
     add_reading(parser)
+    add_precision(parser)
+    match = parser.add_argument_group("matching (default: names by similarity alone)")
+    match.add_argument(
+        "--match",
+        nargs="?",
+        const="ours",
+        choices=("ours", "compat"),
+        help="also read each cell together with the texts of its likeliest candidates (a model with a match head); "
+        "compat combines the scores as the released LangCell does",
+    )
+    match.add_argument(
+        "--match-top", type=int, default=MATCH_TOP, metavar="K",
+        help=f"candidates of a cell that are matched; 0 for all (default: {MATCH_TOP})",
+    )  # fmt: skip
     columns = parser.add_argument_group("columns of obs")
     columns.add_argument("--cluster-key", metavar="K", help="clusters to name, instead of computed ones")
     columns.add_argument("--sample-key", metavar="K", help="samples, for the composition")
@@ -62,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.cli.outputs import check_outputs, outputs_for
     from cellingua.core.progress import Console, Silent
     from cellingua.core.runtime import pick_device, set_threads
-    from cellingua.models.shelf import load_model
-    from cellingua.tasks.options import AnnotateOptions, choose_candidates
+    from cellingua.models.shelf import load_annotator
+    from cellingua.tasks.options import AnnotateOptions, check_matching, choose_candidates, own_classes
 
     if args.output and len(args.files) > 1:
         raise InputError("-o names one file, and there are several inputs.", "one FILE with -o", "--out-dir instead")
@@ -77,10 +92,12 @@ def run(args: argparse.Namespace) -> int:
     candidates = choose_candidates(labels, args.tissue)
     options = AnnotateOptions(
         labels, args.tissue, args.layer, args.key_added, args.cluster_key, args.sample_key, args.compare_to,
-        args.force, args.seed,
+        args.force, args.seed, args.match, args.match_top,
     )  # fmt: skip
     progress: Progress = Silent() if args.quiet else Console()
-    model = load_model(args.model, device=pick_device(args.device).name)
+    model = load_annotator(args.model, device=pick_device(args.device).name, precision=args.precision)
+    candidates = own_classes(model, candidates, labels, args.tissue)
+    check_matching(model, candidates, options)
     if not args.quiet:
         _say_reading(candidates, progress)
     code, summaries = 0, []
@@ -106,7 +123,7 @@ def annotate_file(
     source: Path,
     places: Outputs,
     candidates: Candidates,
-    model: LangCellModel,
+    model: Model,
     options: AnnotateOptions,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -115,11 +132,13 @@ def annotate_file(
     from cellingua.cells.reading import open_cells
     from cellingua.cli.outputs import staged
     from cellingua.tasks.annotate import annotate_cells
+    from cellingua.tasks.embed import embedding_key
     from cellingua.tasks.summary import summarise
-    from cellingua.tasks.writing import EMBEDDING, check_file_keys, result_columns, storable, write_annotated
+    from cellingua.tasks.writing import check_file_keys, result_columns, storable, write_annotated
 
     with open_cells(source) as cells:
-        check_file_keys(cells, options.key_added, overwrite=options.overwrite)
+        key = embedding_key("joint", model)
+        check_file_keys(cells, options.key_added, overwrite=options.overwrite, embedding=key)
         progress.step("Examining the file")
         diagnosis = examine(cells, layer=options.layer)
         progress.say(diagnosis.to_text())
@@ -135,7 +154,7 @@ def annotate_file(
                 cells,
                 partial[places.h5ad],
                 columns=result_columns(result, options.key_added),
-                obsm={EMBEDDING: result.embedding},
+                obsm={result.embedding_key: result.embedding},
                 uns={options.key_added: storable(result.provenance)},
                 names=result.names if result.renamed else None,
             )

@@ -20,7 +20,6 @@ from cellingua.core.errors import ModelError
 from cellingua.models.model import CandidateTexts, Counts, Floats, LangCellModel, Prepared
 from cellingua.nn.batch import CellStates
 from cellingua.nn.matching import Matcher
-from cellingua.nn.precision import resolve
 from cellingua.words.describing import describe_term
 
 MODES = ("ours", "compat")
@@ -47,14 +46,6 @@ def combination_of(model: LangCellModel, origin: str) -> Combination:
     fitted = model.calibration.get("match", {})
     found = fitted.get("user" if origin == "user" else "ontology")
     return Combination(float(found["weight"]), float(found["temperature"])) if found else UNFITTED
-
-
-def text_precision(model: LangCellModel) -> str:
-    """Return the precision of texts beside cells: what was asked for; by itself, 16 bits only beside a BERT tower."""
-    asked = getattr(model, "precision", "auto")
-    if asked == "auto" and model.config.cell_kind != "bert":
-        return "float32"
-    return resolve(asked, model.device)
 
 
 @dataclass(frozen=True)
@@ -95,14 +86,15 @@ def prepare_match(
 ) -> CandidateMatch:
     """Return candidates as `match_cells` takes them; loads the text tower.
 
-    A candidate whose vector is stored with the model has no text: it gets that of its term.
+    A candidate whose vector is stored with the model has no text: it gets that of its term. Texts are read in the
+    precision that the model reads cells in.
     """
     check_match(model, mode)
     pairs = zip(candidates.texts, candidates.term_ids, strict=True)
     ids, mask = model.pieces([text or describe_term(term or "") for text, term in pairs])
     head = model.module.match_head
     assert head is not None  # by check_match
-    matcher = Matcher(model.module.text_tower, head, ids, mask, text_precision(model))
+    matcher = Matcher(model.module.text_tower, head, ids, mask, model.reading.name)
     combination = combination_of(model, candidates.origin)
     return CandidateMatch(model.prepare(candidates), matcher, mode, top, combination)
 

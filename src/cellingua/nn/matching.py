@@ -19,7 +19,7 @@ from cellingua.nn.language import TextTower
 from cellingua.nn.precision import converted
 from cellingua.nn.transformer import EncoderLayer
 
-#: Word pieces and cell tokens that an accelerator takes at a time, at most (a single cell is never divided). A processor
+#: Word pieces and cell tokens that an accelerator takes at a time, at most (one cell is never divided). A processor
 #: takes cell after cell: one with its texts fills the cores, and is then the same to the bit in any company.
 PIECES, TOKENS = 16_384, 32_768
 TEXTS = 128  # prepared at a time

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,8 @@ from cellingua.cells.reading import CellFile, open_cells
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device, versions
-from cellingua.models.model import LangCellModel
-from cellingua.models.shelf import load_model
+from cellingua.models.matching import TOP, CandidateMatch
+from cellingua.models.shelf import load_annotator
 from cellingua.tasks.clusters import (
     ClusterRow,
     Graph,
@@ -31,14 +30,28 @@ from cellingua.tasks.clusters import (
     mean_probabilities,
     neighbour_graph,
 )
+from cellingua.tasks.columns import text_column
+from cellingua.tasks.embed import embedding_key, precision_of
 from cellingua.tasks.hierarchy import hierarchy_of
 from cellingua.tasks.markers import cluster_markers
-from cellingua.tasks.options import KEY, MODEL, AnnotateOptions, Labels, choose_candidates
+from cellingua.tasks.options import (
+    KEY,
+    MODEL,
+    AnnotateOptions,
+    Labels,
+    check_matching,
+    choose_candidates,
+    own_classes,
+    ready_to_match,
+)
 from cellingua.tasks.result import Annotation
 from cellingua.tasks.scoring import MIN_TOKENS, Scores, score_cells, threshold_of
 from cellingua.tasks.writing import check_keys, write_keys
 from cellingua.words.candidates import Candidates
 from cellingua.words.ontology import load_ontology
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import Model
 
 UNKNOWN_LABEL = "unknown"
 LISTED = 200  # candidate sets up to this size are written out in the provenance; larger ones by hash
@@ -49,7 +62,7 @@ def annotate(
     labels: Labels | None = None,
     *,
     tissue: str | None = None,
-    model: str | Path | LangCellModel = MODEL,
+    model: str | Path | Model = MODEL,
     layer: str | None = None,
     key_added: str = KEY,
     cluster_key: str | None = None,
@@ -58,6 +71,9 @@ def annotate(
     overwrite: bool = False,
     seed: int = 0,
     device: str = "auto",
+    match: bool | str = False,
+    match_top: int = TOP,
+    precision: str = "auto",
 ) -> Annotation:
     """Name every cell, and every cluster, from words.
 
@@ -68,9 +84,14 @@ def annotate(
     labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed
         See `AnnotateOptions`.
     model
-        Name of a model, its folder, or a loaded one.
+        Name of a model, its folder, or a loaded one. A tuned model names its own classes unless others are given.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    match, match_top
+        See `AnnotateOptions`; True means ``ours``.
+    precision
+        Of a BERT cell tower and of texts read beside its cells: ``auto`` (bfloat16 where the device has it),
+        ``float32``, ``bfloat16`` or ``int8``; for a model that isn't loaded yet.
 
     Returns
     -------
@@ -85,11 +106,20 @@ def annotate(
         The cells can't be used (`CountsError`, `GeneError`, `FileError`), a label or the tissue does not exist
         (`LabelError`), a column is missing, or a key exists and `overwrite` is False.
     """
-    options = AnnotateOptions(labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed)
+    mode = "ours" if match is True else match or None
+    options = AnnotateOptions(
+        labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed, mode, match_top
+    )
     if isinstance(cells, AnnData):
         check_keys(list(cells.obs.columns), list(cells.obsm), list(cells.uns), key_added, overwrite=overwrite)
     candidates = choose_candidates(labels, tissue)
-    loaded = model if isinstance(model, LangCellModel) else load_model(model, device=pick_device(device).name)
+    loaded = model
+    if isinstance(loaded, str | Path):
+        loaded = load_annotator(loaded, device=pick_device(device).name, precision=precision)
+    candidates = own_classes(loaded, candidates, labels, tissue)
+    check_matching(loaded, candidates, options)
+    if isinstance(cells, AnnData) and embedding_key("joint", loaded) in cells.obsm and not overwrite:
+        raise InputError(f"obsm has a key {embedding_key('joint', loaded)!r} already.", "a free key", "overwrite=True")
     source = cells if isinstance(cells, CellFile) else open_cells(cells)
     result = annotate_cells(source, candidates, loaded, options)
     if isinstance(cells, AnnData):
@@ -100,7 +130,7 @@ def annotate(
 def annotate_cells(
     cells: CellFile,
     candidates: Candidates,
-    model: LangCellModel,
+    model: Model,
     options: AnnotateOptions,
     *,
     diagnosis: Diagnosis | None = None,
@@ -122,14 +152,16 @@ def annotate_cells(
     """
     progress = progress or Silent()
     keys = (options.cluster_key, options.sample_key, options.compare_to)
-    given, samples, own = (_column(cells.obs, key) if key else None for key in keys)
+    given, samples, own = (text_column(cells.obs, key) if key else None for key in keys)
     if diagnosis is None:
         diagnosis = examine(cells, layer=options.layer)
     diagnosis.raise_if_refused()
+    check_matching(model, candidates, options)
     blocks = CountBlocks(cells, diagnosis)
     naming = _Naming(candidates, threshold_of(model))
+    match = ready_to_match(model, candidates, options)
     progress.step("Naming cells", cells.n_cells)
-    scores = score_cells(blocks, model, candidates, naming.hierarchy, progress)
+    scores = score_cells(blocks, model, candidates, naming.hierarchy, progress, match)
     labels, ids, runner_up = naming.labels(scores)
     progress.step("Finding clusters")
     graph = neighbour_graph(scores.embedding, options.seed)
@@ -149,11 +181,12 @@ def annotate_cells(
         cluster=np.array(names, dtype=object)[codes],
         clusters=naming.clusters(scores, codes, names, labels, markers),
         diagnosis=diagnosis,
-        provenance=_provenance(candidates, model, options, diagnosis),
+        provenance=_provenance(candidates, model, options, diagnosis, match),
         samples=samples,
         own=own,
         graph=graph,
         renamed=renamed,
+        embedding_key=embedding_key("joint", model),
     )
 
 
@@ -229,17 +262,6 @@ def unique_names(names: pd.Index) -> tuple[np.ndarray, int]:
     return np.array(texts, dtype=object), changed
 
 
-def _column(obs: pd.DataFrame, key: str) -> np.ndarray:
-    """Return column `key` as texts, object (n,), missing values as ``""``; refuse a key that is not there."""
-    if key not in obs.columns:
-        near = difflib.get_close_matches(key, [str(name) for name in obs.columns], n=3)
-        have = ", ".join(near or [str(name) for name in obs.columns][:12]) or "no column at all"
-        raise InputError(f"obs has no column {key!r}.", "a column of obs", f"one of: {have}")
-    values = obs[key]
-    texts = values.astype(object).where(values.notna(), "").map(str).to_numpy(dtype=object)
-    return np.asarray(texts)
-
-
 def _clusters(scores: Scores, graph: Graph | None, given: np.ndarray | None, seed: int) -> tuple[np.ndarray, list[str]]:
     """Return cluster codes int64 (n,), largest first, and the names of the clusters."""
     if given is None:
@@ -253,7 +275,11 @@ def _clusters(scores: Scores, graph: Graph | None, given: np.ndarray | None, see
 
 
 def _provenance(
-    candidates: Candidates, model: LangCellModel, options: AnnotateOptions, diagnosis: Diagnosis
+    candidates: Candidates,
+    model: Model,
+    options: AnnotateOptions,
+    diagnosis: Diagnosis,
+    match: CandidateMatch | None = None,
 ) -> dict[str, Any]:
     """Return what is needed to repeat the annotation, as JSON values."""
     pairs = [f"{label}\t{term or ''}" for label, term in zip(candidates.labels, candidates.term_ids, strict=True)]
@@ -262,8 +288,15 @@ def _provenance(
     if len(candidates.labels) <= LISTED:
         chosen["labels"] = list(candidates.labels)
         chosen["term_ids"] = [term or "" for term in candidates.term_ids]
+    described = {
+        "name": model.name,
+        "hash": model.hash,
+        "marker_evidence": getattr(model, "evidence", None) is not None,
+    }
+    if model.head is not None:
+        described |= {"tuned": {"method": model.head.method, **model.head.facts}}
     return {
-        "model": {"name": model.name, "hash": model.hash, "marker_evidence": model.evidence is not None},
+        "model": described,
         "candidates": chosen,
         "parameters": {
             "tissue": options.tissue,
@@ -274,6 +307,8 @@ def _provenance(
             "seed": options.seed,
             "threshold": threshold_of(model),
             "min_tokens": MIN_TOKENS,
+            "precision": precision_of(model).name,
+            "match": None if match is None else match.to_dict(),
         },
         "doctor": diagnosis.to_dict(),
         "versions": versions(),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellingua.calibration.rollup import Decisions, Hierarchy, decide, softmax, top
 from cellingua.cells.counts import CountBlock, CountBlocks
 from cellingua.core.progress import Progress
+from cellingua.models.geneformer import GeneformerModel
+from cellingua.models.matching import CandidateMatch, match_cells
 from cellingua.models.model import LangCellModel
-from cellingua.words.candidates import Candidates
+from cellingua.words.candidates import TUNED, Candidates
+
+if TYPE_CHECKING:
+    from cellingua.models.tuned import Model
 
 KEPT = 20  # probabilities kept per cell: what clusters and the report need, without n x K in memory
 ROWS = 2048
@@ -45,13 +51,13 @@ class Scores:
     n_genes: np.ndarray
 
 
-def threshold_of(model: LangCellModel) -> float:
+def threshold_of(model: Model) -> float:
     """Return the smallest probability of an answer, from the model's calibration."""
-    return float(model.calibration.get("threshold", THRESHOLD))
+    return float(getattr(model, "calibration", {}).get("threshold", THRESHOLD))
 
 
 def embed_blocks(
-    blocks: CountBlocks, model: LangCellModel, state: str = "joint"
+    blocks: CountBlocks, model: LangCellModel | GeneformerModel, state: str = "joint"
 ) -> Iterator[tuple[CountBlock, np.ndarray, np.ndarray]]:
     """Yield each block, its embedding float32 (cells, d) and the tokens of each cell, int64 (cells,)."""
     for block in blocks.blocks(ROWS):
@@ -62,23 +68,47 @@ def embed_blocks(
         yield block, embedding, n_tokens
 
 
+def answers(
+    blocks: CountBlocks, model: Model, candidates: Candidates, match: CandidateMatch | None = None
+) -> Iterator[tuple[CountBlock, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield each block, its embedding, its logits float32 (cells, K), and the tokens of each cell, int64 (cells,).
+
+    A tuned model names its own classes by its head; all other candidates are compared in the joint space, and with
+    `match` the likeliest of them are read beside the cell, too.
+    """
+    if candidates.origin == TUNED:
+        assert model.head is not None  # by own_classes
+        for block in blocks.blocks(ROWS):
+            yield block, *model.head.answer(model, block)
+        return
+    assert isinstance(model, LangCellModel)  # by own_classes
+    if match is not None:
+        for block in blocks.blocks(ROWS):
+            ranked = model.tokenise(block)
+            yield block, *match_cells(model, block, ranked, match), np.diff(ranked.indptr).astype(np.int64)
+        return
+    prepared = model.prepare(candidates)
+    for block, embedding, n_tokens in embed_blocks(blocks, model):
+        yield block, embedding, model.logits(block, embedding, prepared), n_tokens
+
+
 def score_cells(
     blocks: CountBlocks,
-    model: LangCellModel,
+    model: Model,
     candidates: Candidates,
     hierarchy: Hierarchy,
     progress: Progress,
+    match: CandidateMatch | None = None,
 ) -> Scores:
     """Name every cell on its own.
 
     The answer of a cell is a function of that cell's counts, the model and the candidates; which other cells
     lie in the block changes nothing.
     """
-    prepared = model.prepare(candidates)
     threshold = threshold_of(model)
     parts: list[tuple[np.ndarray, ...]] = []
-    for block, embedding, n_tokens in embed_blocks(blocks, model):
-        probability = softmax(model.logits(block, embedding, prepared))
+    for block, embedding, logits, n_tokens in answers(blocks, model, candidates, match):
+        probability = softmax(logits)
         answer = decide(probability, n_tokens >= MIN_TOKENS, threshold, hierarchy)
         answer.probability[n_tokens == 0] = 0.0
         parts.append((

@@ -24,7 +24,7 @@ from cellingua.models.text_sources import load_text_source
 from cellingua.recipes import langcell, material, words
 from cellingua.recipes.card import write_card
 from cellingua.recipes.langcell import RecipeConfig, preset, run
-from cellingua.recipes.langcell_config import FirstStage, ObjectivesConfig, TopLayers
+from cellingua.recipes.langcell_config import ObjectivesConfig, StageConfig, TopLayers
 from cellingua.recipes.langcell_step import Step
 from cellingua.recipes.material import read_material
 from cellingua.training.loop import TrainConfig
@@ -50,7 +50,8 @@ CONFIG = RecipeConfig(
     objectives=ObjectivesConfig(
         symmetric=False, masked_cells=6, matched_cells=4, match_every=2, chunk=64, pair_chunk=64, keep=None
     ),
-    first=FirstStage(5, 4e-3),
+    first=StageConfig(5, 4e-3),
+    second=StageConfig(11, 4e-3),
     match_pieces=12,
     train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),
 )
@@ -94,7 +95,7 @@ def held_in(run_folder: Path) -> dict:
 
 def test_the_loss_falls(done: Path) -> None:
     for part in ("validation", "final"):
-        lines = [json.loads(line) for line in (done / part / "second" / "log.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (done / part / "aligned" / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [0, 10, 20]
         assert lines[-1]["cell_text"] < 0.5 * lines[0]["cell_text"]
 
@@ -176,7 +177,7 @@ def test_stopped_and_resumed_is_an_unbroken_run(
 
     def interrupted(self: Step, step: int) -> dict[str, float]:
         calls.append(1)
-        if len(calls) > 5 + STEPS + 5 + 13:
+        if len(calls) > STEPS + 16 + STEPS + 5 + 3:
             raise KeyboardInterrupt
         return plain(self, step)
 

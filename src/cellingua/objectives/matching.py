@@ -69,7 +69,12 @@ def draw_hard(logits: Tensor, allowed: Tensor, generator: torch.Generator) -> Te
 
 
 def choose_pairs(
-    similarity: Tensor, text_of: Tensor, negative: Tensor, chosen: Tensor, temperature: float, generator: torch.Generator
+    similarity: Tensor,
+    text_of: Tensor,
+    negative: Tensor,
+    chosen: Tensor,
+    temperature: float,
+    generator: torch.Generator,
 ) -> Pairs:
     """Return the pairs of a step: each chosen cell with its own text, with a hard one, and its text with a hard cell.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cellingua.core.runtime import hardware, versions
-from cellingua.models.langcell import LangCellConfig
+from cellingua.models.langcell import LangCellConfig, LangCellModule, count_parameters
 from cellingua.recipes.material import Material
 from cellingua.recipes.validate import Validation
+from cellingua.recipes.validate_match import MatchValidation
 
 
 def write_card(
@@ -55,6 +57,56 @@ def write_card(
     return "\n\n".join(parts) + "\n"
 
 
+def write_corpus_card(
+    config: Mapping[str, Any],
+    cells: Mapping[str, int],
+    module: LangCellModule,
+    genes: int,
+    types: Sequence[str],
+    *,
+    fresh_text: bool,
+) -> str:
+    """Return the card of a model that was trained on a corpus, in Markdown.
+
+    Parameters
+    ----------
+    config
+        The recipe's.
+    cells
+        File -> cells that were trained on.
+    module
+        The model.
+    genes
+        Genes of the model.
+    types
+        Cell types that the corpus names.
+    fresh_text
+        Whether the text tower started from random weights.
+    """
+    towers = module.config
+    assert towers.bert is not None  # of a corpus
+    start = "started from random weights" if fresh_text else "came trained"
+    parts = [
+        f"# {config['name']}",
+        config["description"],
+        "## What it saw",
+        f"{sum(cells.values()):,} cells of {len(cells):,} files, on {genes:,} genes; {len(types):,} cell types:",
+        _table(["file", "cells"], [[name, f"{n:,}"] for name, n in cells.items()]),
+        f"{count_parameters(module):,} parameters: a cell tower of {towers.bert.layers} layers of width "
+        f"{towers.bert.width}, and a text tower of {towers.text.layers} layers of width {towers.text.width}, which "
+        f"{start}.",
+        "## Validation",
+        "None: temperatures are 1.",
+        "## How",
+        "```json\n" + json.dumps(config, indent=1) + "\n```",
+        f"Trained with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        "## Intended use",
+        "Research on human single cells: a first name for cells and clusters, to be checked by a person who knows the "
+        "tissue. Not for diagnosis or any clinical decision. Types that the corpus does not name are guesses.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)
@@ -95,4 +147,18 @@ def _validation(checked: Validation | None) -> str:
         + _table(["file", "cells", *strengths], rows)
         + f"\n\nChosen: strength {checked.strength:g}, temperature {checked.temperature:.3f}; for the whole ontology "
         f"{checked.ontology_temperature:.3f}, and {checked.words_only:.2f} for terms known from words alone."
+        + ("" if checked.match is None else "\n\n" + _matching(checked.match))
+    )
+
+
+def _matching(checked: MatchValidation) -> str:
+    ways = list(next(iter(checked.accuracy.values())))
+    rows = [[file, *(f"{row[way]:.3f}" for way in ways)] for file, row in checked.accuracy.items()]
+    rows.append(["mean", *(f"{checked.mean(way):.3f}" for way in ways)])
+    user, ontology = checked.user, checked.ontology
+    return (
+        "The match classifier, on fewer cells of the same files. Accuracy by way of naming:\n\n"
+        + _table(["file", *ways], rows)
+        + f"\n\nChosen: weight {user.weight:.3f}, temperature {user.temperature:.3f}; for the whole ontology "
+        f"{ontology.weight:.3f} and {ontology.temperature:.3f}."
     )

@@ -6,15 +6,15 @@ once and adapted to biology's words afterwards. The paper's size is `LangCellCon
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.config import to_dict
@@ -29,8 +29,8 @@ from cellingua.models.text_sources import load_text_source
 from cellingua.nn.language import TextTower
 from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
-from cellingua.recipes.langcell_config import FIRST, SECOND, RecipeConfig, preset, stage_of
-from cellingua.recipes.langcell_eyes import freeze_reading, with_cross_attention
+from cellingua.recipes.langcell_config import ALIGNED, FIRST, SECOND, RecipeConfig, preset
+from cellingua.recipes.langcell_eyes import looking_parts, train_parts, with_cross_attention
 from cellingua.recipes.langcell_step import Minibatch, Step
 from cellingua.recipes.langcell_towers import FeatureView, TrainingModule
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
@@ -42,7 +42,7 @@ from cellingua.words.wordpiece import WordPiece
 
 FIRST_TOKEN = 2  # below it: padding and mask
 BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
-FIRST_STAGE_DRAWS = 1 << 20  # the first stage draws other minibatches than the second
+DRAWS = {ALIGNED: 0, FIRST: 1 << 20, SECOND: 2 << 20}  # each stage draws minibatches of its own
 
 __all__ = ["RecipeConfig", "Trained", "build", "fit", "gene_table", "preset", "run"]
 
@@ -75,13 +75,13 @@ def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, pro
     if config.held_out:
         progress.say(f"Validation: a model that has not seen {', '.join(config.held_out)}.")
         seen = material.without(config.held_out)
-        trained = fit(config, seen, words, tower, pieces, out / "validation", progress)
+        trained = fit(config, seen, words, tower, pieces, out / "validation", progress, adapt=False)
         held = material.cells.take(np.isin(material.cells.files, list(config.held_out)))
         checked = validate(trained.model(config, pieces), held)
         progress.say(checked.summary())
     progress.say("The model: trained on everything.")
     trained = fit(config, material, words, tower, pieces, out / "final", progress)
-    return trained.save(config, pieces, checked, material, out / config.name, progress)
+    return trained.save(config, pieces, checked, material, out / config.name)
 
 
 @dataclass
@@ -91,9 +91,10 @@ class Trained:
     module: LangCellModule
     genes: GeneTable
     words: WordBank
+    vectors: NDArray[np.float32]
     evidence: MarkerEvidence
     supported: frozenset[str]
-    matching: Step | None = None
+    closeness: dict[str, float]
 
     def model(self, config: RecipeConfig, pieces: WordPiece, checked: Validation | None = None) -> LangCellModel:
         """Return the model in memory."""
@@ -105,7 +106,7 @@ class Trained:
             module=self.module,
             genes=self.genes,
             term_ids=self.words.term_ids,
-            term_vectors=self.words.term_vectors(self.module),
+            term_vectors=self.vectors,
             load_text=lambda: pieces,
             calibration=calibration,
             evidence=replace(self.evidence, strength=checked.strength if checked else 1.0),
@@ -119,17 +120,8 @@ class Trained:
         checked: Validation | None,
         material: Material,
         folder: Path,
-        progress: Progress,
     ) -> Path:
-        """Adapt the text tower to the words, and write the folder."""
-        vectors = self.words.term_vectors(self.module)
-        checkpoints = folder.parent / "words"
-        also = None
-        if self.matching is not None:
-            also = partial(_match_on, self.matching, config.train.steps)
-        closeness = adapt_words(
-            self.module, pieces, self.words, vectors, config.word_steps, progress, checkpoints, also=also
-        )
+        """Write the folder."""
         model = self.model(config, pieces, checked)
         parts = BundleParts(
             name=config.name,
@@ -138,9 +130,9 @@ class Trained:
             genes=self.genes,
             pieces=pieces,
             term_ids=self.words.term_ids,
-            term_vectors=vectors,
+            term_vectors=self.vectors,
             calibration=model.calibration,
-            card=write_card(to_dict(config), material, checked, closeness, self.module.config, len(self.genes)),
+            card=write_card(to_dict(config), material, checked, self.closeness, self.module.config, len(self.genes)),
             evidence=model.evidence,
             supported=self.supported,
         )
@@ -156,8 +148,15 @@ def fit(
     pieces: WordPiece,
     folder: Path,
     progress: Progress,
+    *,
+    adapt: bool = True,
 ) -> Trained:
-    """Train the cell tower, both projections, and how texts look at cells; the text tower itself stays as it is."""
+    """Align cells with the terms' texts, adapt the text tower's words if asked, and train both stages.
+
+    In the alignment the bag and both projections learn to find the terms; the text tower stays as it is. From then on
+    the terms' vectors stay: in the two stages that follow, the transformer over top tokens and how texts look at cells
+    are trained, and the bag moves a little.
+    """
     rng = np.random.default_rng([config.train.seed, 1])
     simulator = make_simulator(material, config.simulate)
     rows = model_genes(material.profiles, config.least_profiles)
@@ -174,18 +173,37 @@ def fit(
         "hashes": material.hashes,
         "words": words.source,
     }
-    for stage in (FIRST, SECOND):
-        steps = stage_of(config.train, config.first, stage)
-        if stage == FIRST and not config.first.steps:
-            continue
-        step = make_step(config, trained, draw, stage, len(genes))
-        facts = run_facts | {"stage": stage}
+    stages = config.stages()
+    train_parts(module, module.cell_tower, module.cell_projection, module.text_projection)
+    step = make_step(config, trained, draw, ALIGNED, FeatureView(module))
+    aligned = stages.pop(ALIGNED)
+    train(trained, None, aligned, backward_of=step, folder=folder / ALIGNED, run=run_facts, progress=progress)
+    vectors = words.term_vectors(module)
+    closeness = {}
+    if adapt:
+        closeness = adapt_words(module, pieces, words, vectors, config.word_steps, progress, folder / "words")
+    train_parts(module, module.cell_tower, module.cell_projection, *looking_parts(module))
+    fixed = FixedTexts(draw, vectors[[words.term_ids.index(term) for term in supported]])
+    for stage, steps in stages.items():
+        facts = run_facts | {"stage": stage, "vectors": hashlib.sha256(vectors.tobytes()).hexdigest()}
+        step = make_step(config, trained, fixed, stage, nn.Identity())
         train(trained, None, steps, backward_of=step, folder=folder / stage, run=facts, progress=progress)
+    module.requires_grad_(False)
     background, _ = simulator.from_profiles(BACKGROUND, rng)
     totals = np.asarray(background.sum(axis=1), np.float64).ravel()
     evidence = fit_evidence(material.markers, background, totals, strength=1.0)
-    matching = make_step(config, trained, draw, SECOND, len(genes)) if module.match_head is not None else None
-    return Trained(module, genes, words, evidence, frozenset(supported), matching)
+    return Trained(module, genes, words, vectors, evidence, frozenset(supported), closeness)
+
+
+class FixedTexts:
+    """The minibatches of `Draw` with the terms' vectors as texts, as the alignment has left them."""
+
+    def __init__(self, draw: Draw, vectors: NDArray[np.float32]) -> None:
+        self.draw, self.batches, self.vectors = draw, draw.batches, torch.from_numpy(vectors)
+
+    def __call__(self, step: int) -> Minibatch:
+        """Return the minibatch."""
+        return replace(self.draw(step), texts=self.vectors)
 
 
 class Draw:
@@ -206,28 +224,25 @@ class Draw:
         return Minibatch(first, second, 0, targets, targets, self.features.sample(step), terms, read)
 
 
-def make_step(config: RecipeConfig, trained: TrainingModule, draw: Draw, stage: str, n_genes: int) -> Step:
+def make_step(
+    config: RecipeConfig, trained: TrainingModule, draw: Draw | FixedTexts, stage: str, text_view: nn.Module
+) -> Step:
     """Return the step of a stage."""
-    objectives = config.objectives
-    shift = FIRST_STAGE_DRAWS if stage == FIRST else 0
+    objectives, shift = config.objectives, DRAWS[stage]
+    decay = objectives.decay if objectives.needs_closeness else None
     return Step(
         trained,
         lambda step: draw(step + shift),
         objectives,
         objectives.weights.in_stage(stage),
-        Kinds.of(list(draw.batches.row_of), objectives.decay if objectives.needs_closeness else None, objectives.horizon),
-        FeatureView(trained.model),
-        n_genes=n_genes,
+        Kinds.of(list(draw.batches.row_of), decay, objectives.horizon),
+        text_view,
+        n_genes=trained.model.config.vocabulary - FIRST_TOKEN,
         limit=config.top.top if config.top else 0,
         seed=config.train.seed,
         autocast=torch.bfloat16 if config.train.precision == "bf16" else None,
         processes=Processes(reduce=False),
     )
-
-
-def _match_on(step: Step, after: int, number: int) -> dict[str, float]:
-    """Match texts with cells while the text tower is adapted, on minibatches that come after those of the training."""
-    return step.match(after + number)
 
 
 def gene_table(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTable:
@@ -263,7 +278,6 @@ def build(config: RecipeConfig, genes: GeneTable, tower: TextTower, material: Ma
         )
     )
     module.text_tower = tower
-    freeze_reading(module)
     columns = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
     rows = np.array([columns[gene] for gene in genes.ensembl_ids.tolist()])
     level = np.log1p(material.profiles.expression[:, rows] * 1e4 / genes.medians.astype(np.float32))

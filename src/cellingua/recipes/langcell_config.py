@@ -14,7 +14,7 @@ from cellingua.recipes.presets import read_preset
 from cellingua.recipes.relations import RELATIONS
 from cellingua.training.loop import TrainConfig
 
-FIRST, SECOND = "first", "second"
+ALIGNED, FIRST, SECOND = "aligned", "first", "second"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class ObjectiveWeights:
             raise ConfigError("Hard pairs are drawn by the similarity that cell_text trains, which weighs 0.")
 
     def in_stage(self, stage: str) -> ObjectiveWeights:
-        """Return the weights of a stage."""
+        """Return the weights of a stage; the alignment that may go before both has the contrast with texts alone."""
+        if stage == ALIGNED:
+            return replace(self, masked=0.0, cell_cell=0.0, matching=0.0)
         return self if stage == SECOND else replace(self, cell_text=0.0, matching=0.0)
 
 
@@ -102,18 +104,16 @@ class ObjectivesConfig:
 
 
 @dataclass(frozen=True)
-class FirstStage:
-    """The first stage, of the cell tower alone: masked genes and the contrast of cells; no steps, no stage."""
+class StageConfig:
+    """A stage: its steps (none, no stage) and its peak learning rate; the rest is as the run's `TrainConfig` says."""
 
     steps: int = 0
     learning_rate: float = 1e-4
 
-
-def stage_of(train: TrainConfig, first: FirstStage, stage: str) -> TrainConfig:
-    """Return how a stage is trained: `train` is the second's, and the first differs in length and rate."""
-    if stage == SECOND:
-        return train
-    return replace(train, steps=first.steps, optimise=replace(train.optimise, learning_rate=first.learning_rate))
+    def of(self, train: TrainConfig, factors: tuple[tuple[str, float], ...] = ()) -> TrainConfig:
+        """Return how the stage is trained; `factors` as in `OptimiseConfig`."""
+        optimise = replace(train.optimise, learning_rate=self.learning_rate, factors=factors)
+        return replace(train, steps=self.steps, optimise=optimise)
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,17 @@ class RecipeConfig:
         has not seen them; the model that is saved is trained on everything. Empty: no validation.
     generic_terms
         Terms too wide to teach anything.
-    objectives, first
-        See `ObjectivesConfig` and `FirstStage`.
+    objectives
+        See `ObjectivesConfig`.
+    first, second
+        The two stages that come after the alignment: masked genes and the contrast of cells, then all four objectives.
+    bag_rate
+        What their rate is multiplied by for the bag and its projection, which the alignment has trained.
     match_pieces
         Word pieces of a text that is matched, at most.
     simulate, train
-        See `SimulateConfig` and `TrainConfig`; the latter is the second stage's.
+        See `SimulateConfig` and `TrainConfig`; the latter is that of the alignment, in which the bag learns to find the
+        terms' texts.
     """
 
     name: str
@@ -175,7 +180,9 @@ class RecipeConfig:
     held_out: tuple[str, ...] = ()
     generic_terms: tuple[str, ...] = ()
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
-    first: FirstStage = field(default_factory=FirstStage)
+    first: StageConfig = field(default_factory=StageConfig)
+    second: StageConfig = field(default_factory=StageConfig)
+    bag_rate: float = 0.01
     match_pieces: int = 48
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -193,6 +200,14 @@ class RecipeConfig:
                 f"text_relation is {self.objectives.text_relation!r}, and here all terms are texts of a step.",
                 "'multi_positive' or 'ontology'",
             )
+
+    def stages(self) -> dict[str, TrainConfig]:
+        """Return how each stage is trained, in their order; those without steps are left out."""
+        bag = tuple((f"model.{part}.*", self.bag_rate) for part in ("cell_tower", "cell_projection"))
+        factors = (("model.cell_tower.top.*", 1.0), *bag)
+        later = {FIRST: self.first, SECOND: self.second}
+        found = {name: stage.of(self.train, factors) for name, stage in later.items() if stage.steps}
+        return {ALIGNED: self.train} | found
 
     def batches(self) -> BatchConfig:
         """Return the part that says how minibatches are made."""

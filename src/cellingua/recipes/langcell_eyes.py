@@ -66,13 +66,8 @@ def looking_parts(module: LangCellModule) -> Iterator[nn.Module]:
         yield module.match_head
 
 
-def train_looking(module: LangCellModule) -> None:
-    """Train what looks at cells, whatever else is trained."""
-    for part in looking_parts(module):
+def train_parts(module: LangCellModule, *parts: nn.Module) -> None:
+    """Train these parts of a model and no other."""
+    module.requires_grad_(False)
+    for part in parts:
         part.requires_grad_(True)
-
-
-def freeze_reading(module: LangCellModule) -> None:
-    """Leave the text tower's reading as it is, and train what looks at cells."""
-    module.text_tower.requires_grad_(False)
-    train_looking(module)

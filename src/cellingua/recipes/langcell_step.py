@@ -245,14 +245,6 @@ class Step:
             generator,
         )
 
-    def match(self, step: int) -> dict[str, float]:
-        """Leave the gradients of the pairs of a step alone, hard by what the towers are now; return their loss."""
-        batch = self.draw(step)
-        with torch.no_grad():
-            cells, texts = self.cell_view(batch.first), self.text_view(batch.texts)
-        pairs = self.pairs(step, batch, cells, texts)
-        return {"matching": self._match(step, batch, pairs) if len(pairs) else 0.0}
-
     def _match(self, step: int, batch: Minibatch, pairs: Pairs) -> float:
         """Pass the gradient of the pairs on, and return their weighted loss."""
         assert self.pair_view is not None

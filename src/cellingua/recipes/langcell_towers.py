@@ -33,7 +33,11 @@ class TrainingModule(nn.Module):
         self.masked_head: MaskedGeneHead | None = None
         width = model.config.memory_width
         if masked and width is not None:
-            self.masked_head = MaskedGeneHead(width, model.cell_tower.token.embedding_dim, model.config.vocabulary)
+            table = model.cell_tower.token.weight
+            self.masked_head = MaskedGeneHead(width, table.shape[1], len(table))
+            # Logits start small whatever the scale of the table, so that the first loss is that of knowing nothing.
+            size = float(table.detach().norm(dim=1).square().mean().sqrt())
+            nn.init.constant_(self.masked_head.norm.weight, min(1.0, 0.5 / max(size, 1e-6)))
 
 
 def split(batch: Any, start: int, stop: int) -> Any:
@@ -205,7 +209,9 @@ class PairView(nn.Module):
         return states.pooled.new_zeros((len(batch), 1)), {"matching": (total, count)}
 
     def _logits(self, states: CellStates, cell_of: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        assert states.hidden is not None and states.mask is not None and self.model.match_head is not None
+        assert states.hidden is not None
+        assert states.mask is not None
+        assert self.model.match_head is not None
         shown = states.mask[cell_of]
         seen = CellStates(states.pooled[cell_of], states.hidden[cell_of], None if bool(shown.all()) else shown)
         ids, mask = _trimmed(ids, mask, cell_of.device)

@@ -20,9 +20,9 @@ from cellingua.words.ontology import load_ontology
 #: How a contrast takes the relations.
 RELATIONS = {
     "instances": "every other pair is a negative, as in the plain InfoNCE",
-    "masked": "each cell has one right answer, its own; pairs of one text, and of wider or narrower types, are left out",
+    "masked": "each cell's own is right alone; pairs of one text, and of wider or narrower types, are left out",
     "multi_positive": "all pairs of one text are right, evenly; wider and narrower types are left out",
-    "ontology": "a soft target: a pair weighs decay ** distance in the ontology, up to a horizon; nothing is left out",
+    "ontology": "a soft target: a pair weighs decay ** distance in the ontology, to a horizon; nothing is left out",
 }
 
 

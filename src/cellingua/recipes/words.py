@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from cellingua.core.progress import Progress
 from cellingua.models.langcell import LangCellModule
 from cellingua.nn.language import TextTower
 from cellingua.objectives.contrast import cell_text_contrast
-from cellingua.recipes.langcell_eyes import train_looking
 from cellingua.training.loop import TrainConfig, train
 from cellingua.training.optimise import OptimiseConfig
 from cellingua.words.describing import describe_label, describe_term
@@ -161,8 +159,6 @@ def adapt_words(
     steps: int,
     progress: Progress,
     folder: Path | None = None,
-    *,
-    also: Callable[[int], Mapping[str, float]] | None = None,
 ) -> dict[str, float]:
     """Teach the text tower's last two layers and its projection that all ways to write a term mean that term.
 
@@ -175,9 +171,6 @@ def adapt_words(
         float32 (terms, joint), unit length: where each term lies.
     folder
         Where checkpoints go, so that a stopped run resumes; those of other words or vectors are refused.
-    also
-        Step number -> named losses whose gradients it leaves: what the tower must go on doing (matching), so that its
-        cross-attention follows its layers.
 
     Returns
     -------
@@ -193,10 +186,8 @@ def adapt_words(
     module.text_projection.requires_grad_(True)
     for layer in list(module.text_tower.layers)[-2:]:
         layer.requires_grad_(True)
-    if also is not None:
-        train_looking(module)
 
-    def backward_of(step: int) -> dict[str, float]:
+    def losses_of(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([5, step])
         chosen = rng.choice(len(words.texts), TEXTS, replace=False)
         ids, mask = pieces.encode([words.texts[i] for i in chosen], max_length=64)
@@ -205,14 +196,12 @@ def adapt_words(
         positive[torch.arange(len(chosen)), torch.from_numpy(words.row[chosen])] = True
         pull = 1 - (texts * targets[words.row[chosen]]).sum(dim=1).mean()
         push = cell_text_contrast(texts, targets, positive, temperature=0.05, symmetric=False)
-        torch.autograd.backward([4 * pull + push])
-        told = {"pull": 4 * float(pull.detach()), "push": float(push.detach())}
-        return told | dict(also(step) if also is not None else {})
+        return {"pull": 4 * pull, "push": push}
 
     config = TrainConfig(steps, checkpoint_every=50, optimise=OptimiseConfig(learning_rate=2e-4))
     # The checkpoint holds the cell tower too: it must not come back into a model that was trained anew.
     facts = {"words": words.source, "vectors": hashlib.sha256(vectors.tobytes()).hexdigest()}
-    train(module, None, config, backward_of=backward_of, folder=folder, run=facts, progress=progress)
+    train(module, losses_of, config, folder=folder, run=facts, progress=progress)
     module.requires_grad_(False)
     closeness["after"] = _nearest(module, pieces, words, targets, probe)
     return closeness

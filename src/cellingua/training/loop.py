@@ -171,7 +171,7 @@ class _Loop:
         self.folder, self.described, self.progress = folder, described, progress
         self.watch, self.place = watch or Watch(), place
         place.setup(module, config.precision)
-        self.optimiser = make_optimiser(module.parameters(), config.optimise)
+        self.optimiser = make_optimiser(module.named_parameters(), config.optimise)
         self.done = self.saved = self.start = self._load()
         self.shown = 0.0
 
@@ -228,7 +228,7 @@ class _Loop:
         torch.manual_seed(config.seed * 1_000_003 + step + (place.rank << 40))  # other dropout in other processes
         rate = rate_at(step, config.steps, config.optimise)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
         values = self._gradients(step)
         trained = [p for group in self.optimiser.param_groups for p in group["params"]]

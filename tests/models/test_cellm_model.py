@@ -93,7 +93,7 @@ def test_groups_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     made = model("favor")
     monkeypatch.setattr("cellingua.models.cellm.TOKEN_BUDGET", 100)
     lengths = made.bin(tiny.block(20)).lengths
-    groups = list(made._groups(lengths, 8))
+    groups = list(made.groups(lengths, 8))
     assert sorted(np.concatenate(groups).tolist()) == list(range(20))
     for rows in groups:
         assert len(rows) <= 8
@@ -102,7 +102,7 @@ def test_groups_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = tiny.module("exact")
     monkeypatch.setattr("cellingua.models.cellm.PAIR_BUDGET", 42 * 42)
     squares = CellLMModel("tiny", "", exact.config, exact, made.genes)
-    assert max(len(rows) * (lengths[rows].max() + 2) ** 2 for rows in squares._groups(lengths, 8)) <= 42 * 42
+    assert max(len(rows) * (lengths[rows].max() + 2) ** 2 for rows in squares.groups(lengths, 8)) <= 42 * 42
 
 
 def test_saved_and_loaded(folder: Path) -> None:

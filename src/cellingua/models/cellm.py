@@ -187,12 +187,12 @@ class CellLMModel:
         if pooling not in POOLINGS:
             raise InputError(f"pooling is {pooling!r}.", " or ".join(repr(name) for name in POOLINGS))
         out = np.empty((len(binned), self.width), dtype=np.float32)
-        for rows in self._groups(binned.lengths, batch_size):
+        for rows in self.groups(binned.lengths, batch_size):
             states = self.module.performer(self.module.performer.batch(binned.take(rows)), together=False)
             out[rows] = (states.cls if pooling == "cls" else states.mean).float().cpu().numpy()
         return out
 
-    def _groups(self, lengths: NDArray[np.integer], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    def groups(self, lengths: NDArray[np.integer], batch_size: int) -> Iterator[NDArray[np.int64]]:
         """Yield rows in groups of like length, the longest first, within the budgets."""
         performer = self.config.performer
         if performer.every_gene:

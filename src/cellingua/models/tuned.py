@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from cellingua.core.errors import ModelError
 from cellingua.core.files import write_json
 from cellingua.models.evidence import expression
 from cellingua.models.model import Counts, LangCellModel
+from cellingua.nn.batch import BinnedBatch
+from cellingua.nn.gene_head import AnnotationHead
 from cellingua.nn.heads import unit
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 VERSION = 1
+BATCH = 256
 _KEYS = ("format_version", "kind", "method", "classes", "term_ids", "texts", "keeps_texts", "temperature", "facts")
 
 
@@ -103,6 +106,35 @@ class LinearHead(nn.Module):
         return out
 
 
+class GeneHead(nn.Module):
+    """CellLM's and scBERT's annotation head on the states of all tokens: see `cellingua.nn.gene_head`."""
+
+    kind = "genes"
+
+    def __init__(self, head: AnnotationHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def scored(self, hidden: Tensor, batch: BinnedBatch) -> Tensor:
+        """Return (B, classes) from the states (B, L, width) of a batch."""
+        return self.head(hidden, batch)
+
+    def answer(self, model: CellLMModel, block: Counts) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Return the state of CLS, the logits and the tokens of each cell of a block; the encoder runs once."""
+        binned = model.bin(block)
+        lengths = np.asarray(binned.lengths, np.int64)
+        performer = model.module.performer
+        pooled = np.zeros((len(binned), model.width), np.float32)
+        logits = np.zeros((len(binned), self.head.last.out_features), np.float32)
+        for rows in model.groups(lengths, BATCH):
+            batch = performer.batch(binned.take(rows))
+            states = performer(batch, together=False)
+            pooled[rows] = states.cls.float().cpu().numpy()
+            logits[rows] = self.scored(states.hidden, batch).float().cpu().numpy()
+        pooled[lengths == 0] = 0.0
+        return pooled, logits, lengths
+
+
 @dataclass
 class ClassHead:
     """The classes of a tuned model.
@@ -127,7 +159,7 @@ class ClassHead:
         JSON values: figures of its validation, and whether it was worse than the frozen classifier.
     """
 
-    module: LinearHead | nn.Module
+    module: nn.Module
     classes: tuple[str, ...]
     term_ids: tuple[str | None, ...]
     texts: tuple[str, ...]
@@ -150,6 +182,9 @@ class ClassHead:
         tokens
             int64 (cells,): tokens of each cell.
         """
+        if isinstance(self.module, GeneHead):
+            embedding, logits, tokens = self.module.answer(cast("CellLMModel", model), block)
+            return embedding, np.asarray(logits / np.float32(self.temperature), np.float32), tokens
         embedding, reading, tokens = read(model, block, self)
         logits = self.module.logits(reading).float().cpu().numpy()  # type: ignore[operator]
         return embedding, np.asarray(logits / np.float32(self.temperature), np.float32), tokens
@@ -262,6 +297,8 @@ def _rebuilt(kind: str, tensors: Mapping[str, Tensor], classes: int, model: Mode
     """Return the module of a kind with its weights, after checking that it fits the classes and the model."""
     if any(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point()):
         raise ValueError("it holds weights that are not finite")
+    if kind == GeneHead.kind:
+        return _rebuilt_genes(tensors, classes, model)
     if kind != LinearHead.kind:
         raise ValueError(f"it is of the kind {kind!r}, which this package does not know")
     joint, pooled, genes = (tensors[name].shape[0] for name in ("joint", "pooled", "expression"))
@@ -273,6 +310,18 @@ def _rebuilt(kind: str, tensors: Mapping[str, Tensor], classes: int, model: Mode
     module = LinearHead(joint, width, genes, classes, hidden)
     module.load_state_dict(dict(tensors))
     return module.requires_grad_(False).eval()
+
+
+def _rebuilt_genes(tensors: Mapping[str, Tensor], classes: int, model: Model) -> nn.Module:
+    width, own = tensors["head.scores.score.weight"].shape[1], widths(model)[0]
+    size, hidden = tensors["head.first.weight"].shape[1], tensors["head.first.weight"].shape[0]
+    config = getattr(model.config, "performer", None)
+    if config is None or width != own or size != config.genes + 1:
+        raise ValueError(f"it reads {size} states of width {width}, which the model does not have")
+    with torch.device("meta"):
+        module = GeneHead(AnnotationHead(width, size, (hidden, tensors["head.second.weight"].shape[0]), classes))
+    module.load_state_dict(dict(tensors), assign=True)
+    return module.requires_grad_(False).to(model.device).eval()
 
 
 def widths(model: Model) -> tuple[int, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from cellingua.calibration.rollup import softmax
 from cellingua.core.errors import InputError
@@ -17,7 +20,7 @@ from cellingua.measures.classification import accuracy, macro_f1
 from cellingua.measures.splits import Split, class_folds, group_folds
 from cellingua.models.model import Counts, LangCellModel
 from cellingua.models.tuned import ClassHead
-from cellingua.recipes.finetune_config import WORDS, FinetuneConfig, LabelledCells
+from cellingua.recipes.finetune_config import TRAINED, WORDS, FinetuneConfig, LabelledCells
 from cellingua.recipes.finetune_frozen import (
     Classes,
     Linear,
@@ -29,6 +32,7 @@ from cellingua.recipes.finetune_frozen import (
     read_classes,
     read_states,
 )
+from cellingua.recipes.finetune_run import held_out, train_towers
 
 if TYPE_CHECKING:
     from cellingua.models.tuned import Model
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 MOST_JUDGED = 5000  # cells that take part in the folds of a frozen method
 ROWS = 2048
+GIVEN = "the validation cells that were given"
 #: Divides the logits where no cell can be held out to fit it.
 TEMPERATURE = {"classifier": 1.0, "prototypes": 1.0}
 
@@ -57,6 +62,10 @@ class Tuned:
         nothing could be held out.
     facts
         What it was tuned on, as JSON values.
+    cells_changed, texts_changed
+        Which towers were tuned.
+    folder
+        Where training keeps its checkpoints until `clean`.
     """
 
     model: Model
@@ -64,6 +73,14 @@ class Tuned:
     history: list[dict[str, float]] = field(default_factory=list)
     comparison: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    cells_changed: bool = False
+    texts_changed: bool = False
+    folder: Path | None = None
+
+    def clean(self) -> None:
+        """Remove the checkpoints: the tuned model is saved."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def classes(self) -> list[str]:
@@ -94,6 +111,7 @@ def tune(
     config: FinetuneConfig,
     *,
     validation: LabelledCells | None = None,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
     """Tune a model on labelled cells; the model that is given stays as it is.
@@ -108,7 +126,10 @@ def tune(
         See `FinetuneConfig`.
     validation
         Cells to judge and calibrate by. By default a frozen method is judged by folds of `cells` (of donors where
-        there are two or more), and then fitted on all of them.
+        there are two or more), and then fitted on all of them; a trained method holds cells out of training (see
+        `FinetuneConfig.validation_share`).
+    folder
+        Where a trained method keeps its checkpoints: the same call resumes from them. None keeps nothing.
 
     Raises
     ------
@@ -121,7 +142,9 @@ def tune(
     progress.step("Reading the labelled cells", len(kept))
     classes = read_classes(model, kept.labels, config.tissue)
     facts = describe(cells, kept, classes)
-    held = None if validation is None else validation.labelled()
+    held = None if validation is None else _of_known_classes(validation.labelled(), classes)
+    if config.method in TRAINED:
+        return train_method(model, kept, classes, config, held, facts, folder, progress)
     return tune_frozen(model, kept, classes, config, held, facts)
 
 
@@ -165,21 +188,67 @@ def tune_frozen(
     fit = fitter(config, config.method, model, classes)
     compared = {config.method: fit, "classifier": fitter(config, "classifier", model, classes)}
     if validation is not None:
-        held = _of_known_classes(validation, classes)
-        judged = {name: made(states).logits(read_states(model, held, classes)) for name, made in compared.items()}
-        truth, told = np.array([classes.labels.index(label) for label in held.labels]), "validation cells"
+        held = read_states(model, validation, classes)
+        judged = {name: made(states).logits(held) for name, made in compared.items()}
+        truth, told = held.truth, GIVEN
     else:
         judged, truth, told = by_folds(states, cells, compared, config.seed)
     usual = TEMPERATURE[config.method]
     temperature = best_temperature(judged[config.method], truth, usual) if len(truth) else usual
     comparison = compare(judged, truth, config.method, told, temperature) if len(truth) else {}
-    head = ClassHead(
-        fit(states).module(), classes.labels, classes.term_ids, classes.texts, config.method, True, temperature,
-        {"comparison": comparison, **facts},
-    )  # fmt: skip
-    if not isinstance(model, LangCellModel):
-        head.keeps_texts = False
+    words = isinstance(model, LangCellModel)
+    head = make_head(fit(states).module(), classes, config.method, words, temperature, comparison, facts)
     return Tuned(replace(model, head=head), head, [], comparison, facts)
+
+
+def make_head(
+    module: nn.Module,
+    classes: Classes,
+    method: str,
+    keeps_texts: bool,
+    temperature: float,
+    comparison: dict[str, Any],
+    facts: dict[str, Any],
+) -> ClassHead:
+    """Return the head of a tuned model."""
+    told = {"comparison": comparison, **facts}
+    return ClassHead(
+        module, classes.labels, classes.term_ids, classes.texts, method, keeps_texts, temperature, told
+    )  # fmt: skip
+
+
+def train_method(
+    model: Model,
+    cells: LabelledCells,
+    classes: Classes,
+    config: FinetuneConfig,
+    validation: LabelledCells | None,
+    facts: dict[str, Any],
+    folder: Path | None,
+    progress: Progress,
+) -> Tuned:
+    """Tune weights on the training loop, judged on cells that are held out, beside the frozen classifier."""
+    split, told = (None, GIVEN) if validation is not None else held_out(cells, config)
+    used, held = cells, validation
+    if split is not None:
+        used, held = cells.take(split.train), cells.take(split.test) if len(split.test) else None
+    states = read_states(model, used, classes)
+    plain = fit_classifier(model, states, classes, config.class_weights or "balanced", config.seed)
+    run = train_towers(model, used, held, classes, config, states, plain, folder, progress)
+    comparison: dict[str, Any] = {}
+    temperature = 1.0
+    if held is not None:
+        frozen = read_states(model, held, classes)
+        judged = {config.method: run.held_logits, "classifier": plain.logits(frozen)}
+        temperature = best_temperature(run.held_logits, frozen.truth)
+        comparison = compare(judged, frozen.truth, config.method, told, temperature)
+    facts |= {"validation": told, "trained_on": len(used)}
+    tuned, module, texts = run.net.finished(model)
+    named = classes if texts is None else replace(classes, texts=texts)
+    head = make_head(module.cpu().eval(), named, config.method, run.net.keeps_texts, temperature, comparison, facts)
+    head.module.requires_grad_(False).to("cpu" if getattr(module, "kind", "") == "linear" else model.device)
+    changed = run.net.cells_changed, run.net.texts_changed
+    return Tuned(replace(tuned, head=head), head, run.history, comparison, facts, *changed, folder)
 
 
 def fitter(config: FinetuneConfig, method: str, model: Model, classes: Classes) -> Callable[[States], Linear]:
@@ -189,6 +258,26 @@ def fitter(config: FinetuneConfig, method: str, model: Model, classes: Classes) 
         assert isinstance(model, LangCellModel)  # by check
         return lambda states: fit_prototypes(model, states, classes)
     return lambda states: fit_classifier(model, states, classes, weights, config.seed)
+
+
+def judge(tuned: Tuned, cells: LabelledCells) -> dict[str, Any]:
+    """Return the figures of a tuned model on cells that took no part in tuning, as JSON values.
+
+    Cells of a class that it does not have are judged too: they can't be right.
+    """
+    place = {name: number for number, name in enumerate(tuned.classes)}
+    logits = np.log(tuned.probabilities(cells) + 1e-12)
+    truth = np.array([place.get(label, -1) for label in cells.labels])
+    known = truth >= 0
+    found: dict[str, Any] = {"cells": len(truth), "of_unknown_classes": int((~known).sum())}
+    if known.any():
+        guess = logits.argmax(axis=1)
+        scores = figures(logits[known], truth[known], 1.0)
+        found[tuned.head.method] = scores | {
+            "accuracy": round(accuracy(truth, guess), 4),
+            "macro_f1": round(macro_f1(truth, guess), 4),
+        }
+    return found
 
 
 def _of_known_classes(cells: LabelledCells, classes: Classes) -> LabelledCells:

@@ -295,9 +295,9 @@ def convert_langcell(
     """
     place = checkpoint_folder(folder)
     term_ids = chosen_terms(terms)
-    pieces = find_tokenizer(place, tokenizer)
     genes = genes_from(dictionaries) if dictionaries is not None else shipped_genes()
     module = load_released(place).requires_grad_(False)
+    pieces = find_tokenizer(place, tokenizer)
     config = module.config
     assert config.bert is not None  # by load_released
     fit_genes(genes, config.bert.vocabulary, place / CELL)

@@ -17,6 +17,7 @@ from torch import nn
 from cellingua.cells.genes import load_vocabulary
 from cellingua.models.convert import their_name
 from cellingua.models.gene_table import GeneTable
+from cellingua.nn.language import TextTower, TextTowerConfig
 from cellingua.nn.transformer import CellTower, CellTowerConfig
 
 try:
@@ -64,6 +65,29 @@ def write_bert(
         save_file(held, folder / "model.safetensors")
     else:
         torch.save(held, folder / "pytorch_model.bin")
+    return folder
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cell", "type", ":", ".", ";", "b", "t", "a", "of", "lymphocyte"]
+
+
+def write_langcell(folder: Path, *, extra_rows: int = 2, safe: bool = True) -> Path:
+    """Write a tiny checkpoint in LangCell's released form, its vocabulary in ``text_bert``; return its folder."""
+    cell = random_tower(CellTowerConfig(25_427, 25_426, 2, 8, 2, 12, 40))
+    write_bert(folder / "cell_bert", cell, prefix="bert.", safe=safe)
+    config = TextTowerConfig(len(WORDS) + extra_rows, 2, 16, 2, 24, 64, encoder_width=8, pooler=True)
+    text = TextTower(config)
+    for parameter in text.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    (folder / "text_bert").mkdir()
+    held = config_of(CellTowerConfig(config.vocabulary, 0, 2, 16, 2, 24, 64, activation="gelu"))
+    (folder / "text_bert" / "config.json").write_text(json.dumps({**held, "encoder_width": 8}), encoding="utf-8")
+    weights = {their_name(name): tensor.detach().clone() for name, tensor in text.state_dict().items()}
+    save_file({**weights, "embeddings.position_ids": torch.arange(64)[None]}, folder / "text_bert/model.safetensors")
+    (folder / "text_bert" / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    for name, (rows, columns) in {"cell_proj": (32, 8), "text_proj": (32, 16), "ctm_head": (2, 16)}.items():
+        head = {"weight": torch.randn(rows, columns), "bias": torch.randn(rows)}
+        torch.save(head, folder / f"{name}.bin")
     return folder
 
 

@@ -122,7 +122,7 @@ def test_the_model_loads_and_names_planted_types(done: Path) -> None:
 
 def test_held_out_files_choose_the_calibration(done: Path) -> None:
     model = load_model(done / "tiny")
-    assert set(model.calibration) == {"temperature", "ontology_temperature", "words_only", "threshold"}
+    assert set(model.calibration) == {"temperature", "ontology_temperature", "words_only", "threshold", "match"}
     assert model.calibration["temperature"] != 1.0
     assert -6 <= model.calibration["words_only"] <= 0
     card = (done / "tiny" / "card.md").read_text(encoding="utf-8")

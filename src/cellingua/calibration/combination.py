@@ -125,7 +125,8 @@ def fit_combination(files: Sequence[Judged]) -> Combination:
         )
         for weight in (0.05, 1.0)
     ]
-    return _of(min(found, key=lambda result: float(result.fun)).x)
+    best = _of(min(found, key=lambda result: float(result.fun)).x)
+    return Combination(round(best.weight, 4), round(best.temperature, 4))
 
 
 def _of(x: NDArray[np.float64]) -> Combination:

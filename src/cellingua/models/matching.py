@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellingua.calibration.combination import ALPHA, Combination, released
+from cellingua.calibration.combination import ALPHA, Combination, Judged, released
 from cellingua.calibration.rollup import top
 from cellingua.cells.ranked import RankedCells
 from cellingua.core.errors import ModelError
@@ -107,7 +107,55 @@ class _Rows:
     totals: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Opinions:
+    """What similarity and classifier say of n cells, before the two are made one.
+
+    Attributes
+    ----------
+    embedding
+        float32 (n, joint), unit length; zeros for a cell without a token.
+    similarity
+        float32 (n, K): in the mode ``ours`` the model's calibrated logits, its second channel included; in ``compat``
+        the cosine over the temperature, as in the released code.
+    log_odds
+        float32 (n, k): of a match with each of the chosen candidates.
+    chosen
+        int64 (n, k): their columns in `similarity`, likeliest first; None means all, in order.
+    """
+
+    embedding: Floats
+    similarity: Floats
+    log_odds: Floats
+    chosen: NDArray[np.int64] | None
+
+    def judged(self, right: NDArray[np.bool_]) -> Judged:
+        """Return the same beside what is right, bool (n, K), to fit a combination on."""
+        return Judged(self.similarity, self.log_odds, self.chosen, right)
+
+
 @torch.inference_mode()
+def ask(model: LangCellModel, block: Counts, ranked: RankedCells, match: CandidateMatch) -> Opinions:
+    """Return what both say of the cells of a block, of which `ranked` are the tokens.
+
+    A cell's row depends on that cell alone.
+    """
+    n, count = len(ranked), len(match.matcher)
+    pruned = 0 < match.top < count
+    embedding = np.empty((n, model.joint_width), np.float32)
+    similarity = np.empty((n, count), np.float32)
+    chosen = np.empty((n, match.top), np.int64) if pruned else None
+    log_odds = np.empty((n, match.top if pruned else count), np.float32)
+    empty = np.diff(ranked.indptr) == 0
+    for rows, joint, states in model.cell_states(ranked, batch_size=BATCH):
+        embedding[rows] = np.where(empty[rows, None], 0, joint)
+        similarity[rows] = _similarity(model, _Rows(block.counts[rows], block.totals[rows]), embedding[rows], match)
+        if chosen is not None:
+            chosen[rows] = top(similarity[rows], match.top)[0]
+        log_odds[rows] = _log_odds(match.matcher, states, None if chosen is None else chosen[rows])
+    return Opinions(embedding, similarity, log_odds, chosen)
+
+
 def match_cells(
     model: LangCellModel, block: Counts, ranked: RankedCells, match: CandidateMatch
 ) -> tuple[Floats, Floats]:
@@ -128,21 +176,11 @@ def match_cells(
         float32 (n, K), whose softmax is the probability. In the mode ``compat`` that softmax is the released code's
         score, which is no calibrated probability.
     """
-    embedding = np.empty((len(ranked), model.joint_width), np.float32)
-    out = np.empty((len(ranked), len(match.matcher)), np.float32)
-    empty = np.diff(ranked.indptr) == 0
-    for rows, joint, states in model.cell_states(ranked, batch_size=BATCH):
-        embedding[rows] = np.where(empty[rows, None], 0, joint)
-        similarity = _similarity(model, _Rows(block.counts[rows], block.totals[rows]), embedding[rows], match)
-        chosen = None
-        if 0 < match.top < similarity.shape[1]:
-            chosen = top(similarity, match.top)[0].astype(np.int64)
-        log_odds = _log_odds(match.matcher, states, chosen)
-        if match.mode == "compat":
-            out[rows] = np.log(released(similarity, log_odds, chosen) + np.finfo(np.float32).tiny)
-        else:
-            out[rows] = match.combination.logits(similarity, log_odds, chosen)
-    return embedding, out
+    said = ask(model, block, ranked, match)
+    if match.mode == "ours":
+        return said.embedding, match.combination.logits(said.similarity, said.log_odds, said.chosen)
+    scores = released(said.similarity, said.log_odds, said.chosen)
+    return said.embedding, np.log(scores + np.finfo(np.float32).tiny)
 
 
 def _log_odds(matcher: Matcher, states: CellStates, chosen: NDArray[np.int64] | None) -> Floats:

@@ -278,7 +278,8 @@ class LangCellModel:
 
     def pieces(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return texts as the text tower reads them: ids int64 and mask bool (K, L); loads the tower if need be."""
-        ids, mask = self._wordpiece.encode(texts, max_length=self.config.text_limit)
+        limit = min(self.config.text_limit, self.config.text.positions)
+        ids, mask = self._wordpiece.encode(texts, max_length=limit)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
     @torch.inference_mode()

@@ -2,12 +2,14 @@
 
 Three things are fitted, on held-out files of the training side: the strength of the marker evidence (accuracy with
 each file's own labels as candidates), the temperature for candidates that a user names, and for the whole ontology a
-temperature and the handicap of terms that the model knows from words alone.
+temperature and the handicap of terms that the model knows from words alone. Where the model has a match head, how much
+it counts is fitted afterwards (`cellingua.recipes.validate_match`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from scipy.optimize import minimize, minimize_scalar
 from cellingua.cells.collections import CellSet
 from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.model import LangCellModel
+from cellingua.recipes.validate_match import CELLS as MATCHED
+from cellingua.recipes.validate_match import HeldOut, MatchValidation, validate_match
 from cellingua.words.candidates import whole_ontology
 from cellingua.words.ontology import load_ontology
 
@@ -52,6 +56,8 @@ class Validation:
         file -> strength -> accuracy with the file's labels as candidates.
     cells
         file -> cells used.
+    match
+        How the match classifier counts, for a model that has one.
     """
 
     strength: float
@@ -60,21 +66,24 @@ class Validation:
     words_only: float
     accuracy: dict[str, dict[str, float]]
     cells: dict[str, int]
+    match: MatchValidation | None = None
 
-    def calibration(self) -> dict[str, float]:
+    def calibration(self) -> dict[str, Any]:
         """Return what is stored with the model."""
-        return {
+        held: dict[str, Any] = {
             "temperature": self.temperature,
             "ontology_temperature": self.ontology_temperature,
             "words_only": self.words_only,
             "threshold": 0.5,
         }
+        return held if self.match is None else held | {"match": self.match.calibration()}
 
     def summary(self) -> str:
         """Return one line for people."""
         key = f"{self.strength:g}"
         files = ", ".join(f"{file} {row[key]:.3f}" for file, row in self.accuracy.items())
-        return f"Marker strength {key}; temperature {self.temperature:.2f}; accuracy on held-out files: {files}."
+        said = f"Marker strength {key}; temperature {self.temperature:.2f}; accuracy on held-out files: {files}."
+        return said if self.match is None else f"{said} {self.match.summary()}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
         options={"xatol": 0.02, "fatol": 1e-3, "maxiter": 80},  # type: ignore[call-overload, unused-ignore]
     ).x
     sizes = {part.file: len(part.truth) for part in held}
-    return Validation(
+    checked = Validation(
         strength,
         float(np.exp(temperature)),
         float(np.exp(wide[0])),
@@ -119,23 +128,45 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
         accuracy,
         sizes,
     )
+    if not model.config.match_head:
+        return checked
+    assert isinstance(model.evidence, MarkerEvidence)  # the recipe made it
+    calibrated = replace(
+        model, calibration=checked.calibration(), evidence=replace(model.evidence, strength=checked.strength)
+    )
+    return replace(checked, match=validate_match(calibrated, [_to_match(cells, part.file) for part in held]))
+
+
+def _rows(cells: CellSet, file: str, most: int) -> CellSet:
+    """Return the cells of a file that are used, at most so many: the same whatever else is asked of them."""
+    rows = np.flatnonzero((cells.files == file) & (cells.terms != ""))
+    return cells.take(np.random.default_rng(SEED).permutation(rows)[:most])
+
+
+def _kinds(own: list[str]) -> NDArray[np.bool_]:
+    """Return bool (own, terms of the whole ontology): the term itself and the kinds of it."""
+    ontology = load_ontology("CL")
+    kinds = {term: ontology.descendants(term) | {term} for term in own}
+    return np.array([[other in kinds[term] for other in whole_ontology().term_ids] for term in own])
+
+
+def _to_match(cells: CellSet, file: str) -> HeldOut:
+    part = _rows(cells, file, MATCHED)
+    own = sorted(set(part.terms.tolist()))
+    truth = np.array([own.index(term) for term in part.terms.tolist()])
+    return HeldOut(file, Block(part.counts, part.totals), own, truth, _kinds(own)[truth])
 
 
 def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
-    rows = np.flatnonzero((cells.files == file) & (cells.terms != ""))
-    rows = np.random.default_rng(SEED).permutation(rows)[:CELLS]
-    part = cells.take(rows)
+    part = _rows(cells, file, CELLS)
     block = Block(part.counts, part.totals)
     embedding = model.encode_cells(model.tokenise(block))
     plain = replace(model, evidence=None, calibration={"temperature": 1.0})
     evidence = model.evidence
     assert isinstance(evidence, MarkerEvidence)  # the recipe made it
-    ontology = load_ontology("CL")
     own = sorted(set(part.terms.tolist()))
     every = whole_ontology().term_ids
     truth = np.array([own.index(term) for term in part.terms.tolist()])
-    kinds = {term: ontology.descendants(term) | {term} for term in own}
-    right = np.array([[other in kinds[term] for other in every] for term in own])
     return _Held(
         file,
         _similarity(plain, embedding, own),
@@ -143,7 +174,7 @@ def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
         truth,
         _similarity(plain, embedding, every),
         evidence.score(block, every),
-        right[truth],
+        _kinds(own)[truth],
     )
 
 

@@ -24,6 +24,7 @@ from cellingua.models.tuned import GeneHead, LinearHead, Reading
 from cellingua.nn.batch import CellBatch
 from cellingua.nn.gene_head import AnnotationHead
 from cellingua.nn.heads import unit
+from cellingua.objectives.fewshot import few_shot_losses
 from cellingua.recipes.finetune_config import FinetuneConfig, LabelledCells
 from cellingua.recipes.finetune_frozen import Classes, States
 from cellingua.words.describing import describe_label, describe_term
@@ -203,11 +204,10 @@ class Multimodal(Trained):
         """Return both terms."""
         joint, states = self.module.cells(self.cells.batch(rows))
         similarity = self.module.similarity(joint, self.module.texts(self.ids, self.mask))
-        losses = {"similarity": functional.cross_entropy(similarity, truth, weight=weight)}
-        if self.module.match_head is not None and states.hidden is not None:
-            match = self.module.match_logits(states, self.ids, self.mask).softmax(dim=-1)[..., 1]
-            losses["match"] = functional.cross_entropy(match, truth, weight=weight)
-        return losses
+        if self.module.match_head is None or states.hidden is None:
+            return {"similarity": functional.cross_entropy(similarity, truth, weight=weight)}
+        match = self.module.match_logits(states, self.ids, self.mask).softmax(dim=-1)[..., 1]
+        return few_shot_losses(similarity, match, truth, weight)
 
     def finished(self, model: Model) -> tuple[Model, nn.Module, tuple[str, ...] | None]:
         """Return the model; the vectors of the terms are read anew by the tuned text tower."""

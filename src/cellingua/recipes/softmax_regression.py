@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 Floats = NDArray[np.floating]
 #: Of the penalty on the weights that is put on the biases too: they must be finite even for classes that are split off.
 BIAS_PENALTY = 1e-3
-STEPS = 300
+STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def fit_softmax(
         return value, slope.ravel()
 
     start = np.zeros((inner + 1) * classes)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 20}).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-12, "gtol": 1e-5}).x
     table = found.reshape(inner + 1, classes)
     weights = table[:inner] if basis is None else basis.T @ table[:inner]
     return Fitted(weights, table[inner])

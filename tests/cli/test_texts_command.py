@@ -8,6 +8,8 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import small_world
+from awkward_files import write_10x_folder
 
 from cellingua.cli import texts
 from cellingua.cli.main import main
@@ -105,6 +107,67 @@ def test_what_is_wrong_exits_2_and_writes_nothing(
     assert main(["texts", "cells.h5ad", "-o", "out.tsv", *options]) == 2
     assert says in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in cells.parent.iterdir()} == before
+
+
+def test_missing_labels_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    obs = pd.DataFrame(
+        {"cell_type": ["B cell", "unknown", None, "doublets"], "sex": ["male", "female", "na", None]},
+        index=[f"cell{i}" for i in range(4)],
+    )
+    path, out = tmp_path / "a.h5ad", tmp_path / "out.tsv"
+    anndata.AnnData(np.ones((4, 1), dtype=np.float32), obs, pd.DataFrame(index=["A"])).write_h5ad(path)
+    assert main(["texts", str(path), "-o", str(out), "--template", "names"]) == 0
+    assert [row[2] for row in rows(out)[1:]] == ["cell type: b cell. sex: male. ", "sex: female. ", "", ""]
+    told = capsys.readouterr().out
+    assert "cell type: not said for 3 cells" in told
+    assert "nothing is known of 2 cells" in told
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "3.1.0", "5.2.0", "7.0.0"])
+def test_the_versions_of_the_schema_say_the_same(version: str, tmp_path: Path) -> None:
+    """Version 2 says ``ethnicity``, later ones ``self_reported_ethnicity``; several values are joined in two ways."""
+    early = version < "6"
+    columns = {
+        "cell_type_ontology_term_id": "CL:0000236",
+        "tissue_ontology_term_id": "UBERON:0000178",
+        "disease_ontology_term_id": "MONDO:0005061" if early else "MONDO:0005061 || MONDO:0005148",
+        "ethnicity_ontology_term_id" if version < "3" else "self_reported_ethnicity_ontology_term_id": (
+            "HANCESTRO:0005,HANCESTRO:0014" if early else "HANCESTRO:0005 || HANCESTRO:0014"
+        ),
+        "organism_ontology_term_id": "NCBITaxon:9606",
+    }
+    obs = pd.DataFrame({name: [value] for name, value in columns.items()}, index=["cell"]).astype("category")
+    adata = anndata.AnnData(np.ones((1, 1), dtype=np.float32), obs, pd.DataFrame(index=["A"]))
+    adata.uns["schema_version"] = version
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert main(["texts", str(tmp_path / "a.h5ad"), "-o", str(tmp_path / "out.tsv"), "--template", "bare"]) == 0
+    (_, (_, _, text)) = rows(tmp_path / "out.tsv")
+    parts = text.split(", ")
+    assert parts[:2] == ["b cell", "blood"]
+    assert ("and" in parts[2]) != early
+    assert " and " in parts[3]
+
+
+def test_zarr_and_files_of_one_name(cells: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "cells.h5ad"
+    other.parent.mkdir()
+    other.write_bytes(cells.read_bytes())
+    store = small_world.write_zarr(anndata.read_h5ad(cells), tmp_path / "cells.zarr")
+    out = tmp_path / "out.tsv"
+    assert main(["texts", str(cells), str(other), str(store), "-o", str(out), "--quiet"]) == 0
+    by_file: dict[str, list[str]] = {}
+    for file, _, text in rows(out)[1:]:
+        by_file.setdefault(file, []).append(text)
+    assert list(by_file) == [str(cells), str(other), "cells.zarr"]
+    assert by_file[str(cells)] == by_file[str(other)] == by_file["cells.zarr"]
+
+
+def test_a_file_without_metadata_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_10x_folder(tmp_path / "tenx", small_world.cells(5))
+    out = tmp_path / "out.tsv"
+    assert main(["texts", str(folder), "-o", str(out)]) == 2
+    assert "no column at all" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_another_version_and_missing_columns_are_refused(

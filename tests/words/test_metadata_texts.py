@@ -209,6 +209,11 @@ def test_own_definitions_go_before_the_ontology(tmp_path: Path) -> None:
         ("a.json", '{"a": "1", "A ": "2"}', "twice"),
         ("a.json", '{"a": {"def": "1", "def": "2"}}', "twice"),
         ("a.json", '{"a": 1}', "no text"),
+        ("a.json", '{"a": "1", "b": null}', "'b' is no text"),
+        ("a.json", '{"a": "1", "b": ["2"]}', "'b' is no text"),
+        ("a.json", '{"a": {"name": "a"}}', "no text"),
+        ("a.json", '{"a": {"def": "1", "definition": "2"}}', "both"),
+        ("a.json", '\ufeff\ufeff{"a": "1"}', "not JSON"),
         ("a.json", '["a"]', "no JSON object"),
         ("a.json", '{"a": ', "not JSON"),
         ("a.json", "[" * 100_000, "not JSON"),
@@ -228,6 +233,17 @@ def test_bad_definitions_are_refused(tmp_path: Path, name: str, text: str, says:
     with pytest.raises(CellinguaError, match=says) as caught:
         read_definitions(path)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["a.json", "A.JSON", "a.tsv", "a.txt"])
+def test_definitions_are_read_whatever_wrote_the_file(tmp_path: Path, name: str, end: str, start: str) -> None:
+    lines = ["# mine", "CL:0000236\tMine.", "", "blorb cell\tNew  text"]
+    if name.lower().endswith("json"):
+        lines = ["{", '"CL:0000236": "Mine.",', '"blorb cell": {"def": "New  text"}', "}"]
+    (tmp_path / name).write_text(start + end.join(lines) + end, encoding="utf-8", newline="")
+    assert read_definitions(tmp_path / name) == {"cl:0000236": "Mine.", "blorb cell": "New text"}
 
 
 def test_definitions_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     output = Path(args.output)
     refuse_same(Path(args.file), output)
-    refuse_overwrite(output, force=args.force)
+    refuse_overwrite(output, force=args.force, file=True)
     set_threads(args.threads)
     progress = Silent() if args.quiet else Console()
     with open_cells(args.file) as cells:

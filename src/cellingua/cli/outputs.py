@@ -71,7 +71,7 @@ def check_outputs(sources: Sequence[Path], outputs: Sequence[Outputs], *, force:
     for source, places in zip(sources, outputs, strict=True):
         for path in places.files:
             refuse_same(source, path)
-            refuse_overwrite(path, force=force)
+            refuse_overwrite(path, force=force, file=True)
             if path.resolve() in taken:
                 raise FileError(
                     f"{source} and {taken[path.resolve()]} would both write {path}.",

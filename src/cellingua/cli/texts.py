@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         "texts",
         parents=[common],
         help="write the text of each cell from its metadata",
-        description="Write the text of each cell, made from metadata after CELLxGENE's schema (versions 3 to 7; "
+        description="Write the text of each cell, made from metadata after CELLxGENE's schema (versions 2 to 7; "
         "names or ontology ids) and the definitions of the shipped ontologies: a TSV of file, cell and text.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="h5ad or zarr with CELLxGENE's columns in obs")
@@ -77,10 +77,11 @@ def run(args: argparse.Namespace) -> int:
     for target in targets:
         for source in (*args.files, *([args.definitions] if args.definitions else [])):
             refuse_same(Path(source), target)
-        refuse_overwrite(target, force=args.force)
+        refuse_overwrite(target, force=args.force, file=True)
     own_columns = _columns(args.column)
     aspects = choose_aspects(args.aspects.split(",")) if args.aspects is not None else None
     definitions = read_definitions(args.definitions) if args.definitions else {}
+    names = [Path(path).name for path in args.files]
     places: dict[str, int] = {}
     used: set[str] = set()
     described: list[tuple[str, np.ndarray, list[str], np.ndarray]] = []
@@ -95,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
                 drop=args.drop,
                 seed=args.seed,
             )
-            described.append((cells.name, cells.cell_names, texts.texts, texts.index))
+            # Files of one name in several folders are told apart by their paths.
+            name = path if names.count(cells.name) > 1 else cells.name
+            described.append((name, cells.cell_names, texts.texts, texts.index))
         for text in texts.texts:
             places.setdefault(text, len(places))
         used |= texts.facts.used

@@ -32,11 +32,13 @@ def safe_name(text: str, fallback: str = "item") -> str:
     return name[:80] or fallback
 
 
-def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Raise `FileError` if `path` exists and `force` is False.
+def refuse_overwrite(path: Path, *, force: bool, file: bool = False) -> None:
+    """Raise `FileError` if `path` exists and `force` is False; if a `file` goes there, also if it is a folder.
 
     Called before work starts, so that an hour of work is not lost to a file that was there all along.
     """
+    if file and path.is_dir():
+        raise FileError(f"{path} is a folder.", "the name of a file", f"a name inside it, such as {path / 'result'}")
     if path.exists() and not force:
         raise FileError(
             f"{path} exists already.", "a path that does not exist", "another path, or --force to replace it"

@@ -164,6 +164,9 @@ def what_was_said(name: str, texts: CellTexts, asked: Sequence[str]) -> list[str
     for aspect, count in texts.facts.without.items():
         if count:
             lines.append(f"  {aspect}: not said for {count:,} cells, left out of their texts")
+    silent = len(texts.facts) - int(texts.facts.described.sum())
+    if silent:
+        lines.append(f"  nothing is known of {silent:,} cells: their text is empty")
     for label, term in texts.facts.read_as.items():
         lines.append(f"  cell type: {label[:60]!r} read as {term}")
     for aspect, labels in texts.facts.unknown.items():

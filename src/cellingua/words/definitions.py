@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def _from_json(path: Path, text: str) -> list[tuple[str, str]]:
         raise FileError(f"{path} holds no JSON object at its top.", _FORM)
     pairs = []
     for key, value in held.items():
+        if isinstance(value, dict) and {"def", "definition"} <= set(value):
+            raise FileError(f"{path}: {key[:80]!r} has both 'def' and 'definition'.", _FORM, "one of them")
         definition = value.get("def", value.get("definition")) if isinstance(value, dict) else value
         if definition == []:
             definition = ""
@@ -97,7 +100,7 @@ def _from_lines(path: Path, text: str) -> list[tuple[str, str]]:
     if "\0" in text:
         raise FileError(f"{path} is not a text file.", _FORM)
     pairs = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         key, tab, definition = line.partition("\t")

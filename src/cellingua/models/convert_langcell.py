@@ -24,6 +24,7 @@ from cellingua.models.convert import (
 )
 from cellingua.models.gene_dictionaries import CheckpointGenes, genes_from, shipped_genes
 from cellingua.models.langcell import LangCellConfig, LangCellModule, count_parameters
+from cellingua.models.storage import shapes_only
 from cellingua.words.candidates import candidate_terms
 from cellingua.words.describing import describe_term
 from cellingua.words.ontology import load_ontology
@@ -95,7 +96,8 @@ def load_released(folder: Path) -> LangCellModule:
         match_head=True,
         gene_table="geneformer_v1",
     )
-    module = LangCellModule(config)
+    with shapes_only():
+        module = LangCellModule(config)
     fill(module.cell_tower, cell_tensors, folder / CELL, their_name)
     fill(module.text_tower, text_tensors, folder / TEXT, their_name)
     fill(module.cell_projection.linear, heads["cell_proj"], folder / "cell_proj", str)

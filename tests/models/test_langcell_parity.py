@@ -131,7 +131,7 @@ def test_released_model_as_a_bundle(
     no_terms = np.empty((0, 256), dtype=np.float32)
     parts = BundleParts("langcell_tiny", "parity", released, genes, pieces, [], no_terms)
     save_bundle(tmp_path / "m", parts, storage="float32")
-    model = load_bundle(tmp_path / "m")
+    model = load_bundle(tmp_path / "m", precision="float32")
     ranked = RankedCells(
         batch.offsets.numpy(), batch.tokens.numpy().astype(np.int32), np.ones(len(batch.tokens), np.float32)
     )

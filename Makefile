@@ -9,11 +9,11 @@ WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-full-size bench-annotate bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+BENCHES := bench-tokens bench-labels bench-texts bench-full-size bench-annotate bench-matching bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
 	bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-full-size bench-tokens bench-annotate bench-labels bench-texts bench-engine bench-figure \
+.PHONY: help install demo test lint docs figures bench bench-full-size bench-tokens bench-annotate bench-matching bench-labels bench-texts bench-engine bench-figure \
 	bench-loader bench-big bench-kill bench-cellm \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
@@ -63,6 +63,9 @@ bench-cellm: install ## CellLM released models: the shortcut against padded cell
 
 bench-full-size: install ## a released LangCell's full size, random weights: converted, and used to name cells
 	$(BIN)/python -m benchmarks.bench_full_size
+
+bench-matching: install ## the match classifier: pairs per second against one pair at a time, and what pruning changes
+	$(BIN)/python -m benchmarks.bench_matching
 
 bench-labels: install ## short forms and names to ontology terms
 	$(BIN)/python -m benchmarks.bench_labels

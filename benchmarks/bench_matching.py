@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import at_least, below, shared_folder, write_result
+from benchmarks.common import at_least, below, shared_folder, usable_cores, write_result
 
 SEED = 0
 REPEATS = 3
@@ -38,6 +38,13 @@ LABELS = (
 )  # fmt: skip
 MANY = 161  # the largest set of types that the released code speaks of
 TOP = 8
+#: Candidates of the cells on which pruning is judged: pbmc3k's own types, and what else is in blood.
+BLOOD = (
+    "CL:0000895", "CL:0000897", "CL:0001054", "CL:0000236", "CL:0000625", "CL:0002396", "CL:0000623", "CL:0000451",
+    "CL:0000233", "CL:0000786", "CL:0000784", "CL:0000775", "CL:0000771", "CL:0000767", "CL:0000232", "CL:0000798",
+    "CL:0000815", "CL:0000940", "CL:0000900", "CL:0000787", "CL:0000788", "CL:0000235", "CL:0000097", "CL:0008001",
+)  # fmt: skip
+JUDGED = 1000  # cells
 
 
 def token_lengths(path: Path, genes: Path) -> np.ndarray:
@@ -72,7 +79,7 @@ def encoded(terms: list[str]) -> tuple[Any, Any]:
     from cellingua.words.describing import describe_term
 
     texts = [describe_term(term) for term in terms]
-    ids, mask = load_model()._wordpiece.encode(texts)
+    ids, mask = load_model().pieces(texts)
     return torch.as_tensor(ids), torch.as_tensor(mask)
 
 
@@ -89,8 +96,9 @@ def interleaved(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, l
 
 def speeds(lengths: np.ndarray, repeats: int, layers: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure the matching stage; return figures and bars."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     from cellingua.models.langcell import LangCellConfig
     from cellingua.nn.heads import MatchHead
@@ -113,7 +121,8 @@ def speeds(lengths: np.ndarray, repeats: int, layers: int) -> tuple[dict[str, An
     with torch.inference_mode():
         ours, plain = exact.logits(states), match_plain(tower, head, states, *few)
         apart = float((ours - plain).abs().max())
-        pairs_apart = float((wide.pairs(states, chosen) - Matcher(tower, head, *many).pairs(states, chosen)).abs().max())
+        reference = Matcher(tower, head, *many).pairs(states, chosen)
+        pairs_apart = float((wide.pairs(states, chosen) - reference).abs().max())
         jobs = {
             # Prepared anew each time, so that the texts' own part is counted.
             "ours": lambda: Matcher(tower, head, *few).logits(states),
@@ -127,7 +136,7 @@ def speeds(lengths: np.ndarray, repeats: int, layers: int) -> tuple[dict[str, An
     wide_ratios = [
         (n / t) / (n * len(LABELS) / p / MANY) for p, t in zip(seconds["plain"], seconds["top"], strict=True)
     ]
-    figures = {
+    figures: dict[str, Any] = {
         "text_tower": f"{layers} layers of {config.width}, random weights",
         "threads": THREADS,
         "cells": n,
@@ -157,11 +166,79 @@ def speeds(lengths: np.ndarray, repeats: int, layers: int) -> tuple[dict[str, An
     return figures, bars
 
 
+def with_untrained_head(model: Any) -> Any:
+    """Return a model with token states, texts that look at them and a match head, all of random weights.
+
+    Vectors of cells and terms stay those of `model`, so that the similarity is a real one.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from cellingua.models.langcell import LangCellModule
+    from cellingua.nn.language import TextTowerConfig
+
+    torch.manual_seed(SEED)
+    model.pieces(["the tokeniser is read"])
+    pieces = model._wordpiece
+    bag = replace(model.config.bag, layers=1, top=64, layer_width=32, heads=2, feedforward=64, top_pooled=False)
+    text = TextTowerConfig(len(pieces), 2, 64, 2, 128, 512, encoder_width=32)
+    config = replace(model.config, bag=bag, text=text, text_adapter=0, match_head=True)
+    module = LangCellModule(config).eval()
+    for name in ("cell_tower", "cell_projection"):
+        getattr(module, name).load_state_dict(getattr(model.module, name).state_dict(), strict=False)
+    return replace(model, config=config, module=module, load_text=lambda: pieces)
+
+
+def agreement(path: Path, named: str | None, cells: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Name cells with all candidates matched and with the likeliest alone; return figures and the bar."""
+
+    import anndata
+
+    from cellingua.models.shelf import load_model
+    from cellingua.tasks.annotate import annotate
+
+    model = load_model(named) if named else load_model()
+    trained = model.config.match_head
+    if not trained:
+        model = with_untrained_head(model)
+    whole = anndata.read_h5ad(path)
+    drawn = whole[np.sort(np.random.default_rng(SEED).permutation(whole.n_obs)[:cells])].copy()
+    truth = drawn.obs["cell_type_ontology_term_id"].astype(str).to_numpy()
+    del drawn.uns, drawn.obsm
+    runs, seconds = {}, {}
+    for name, match, top in (("all", True, 0), ("top", True, TOP), ("similarity", False, TOP), ("compat", "compat", 0)):
+        start = time.perf_counter()
+        runs[name] = annotate(drawn.copy(), list(BLOOD), model=model, match=match, match_top=top, seed=SEED)
+        seconds[name] = round(time.perf_counter() - start, 1)
+    terms = np.array(runs["all"].candidates.term_ids, dtype=object)
+    same = float(np.mean(runs["all"].labels == runs["top"].labels))
+    likeliest = float(np.mean(runs["all"].best == runs["top"].best))
+    figures: dict[str, Any] = {
+        "pruning_model": f"{model.name} {model.hash}"
+        + ("" if trained else ", which has no match head: random weights stand in for one, so this shows nothing"),
+        "pruning_match_head_trained": trained,
+        "pruning_combination": str(runs["top"].provenance["parameters"]["match"]),
+        "pruning_cells": len(drawn),
+        "pruning_candidates": len(terms),
+        "pruning_equal_answers": round(same, 4),
+        "pruning_equal_likeliest": round(likeliest, 4),
+        **{f"accuracy_{name}": round(float(np.mean(terms[run.best] == truth)), 4) for name, run in runs.items()},
+        **{f"seconds_{name}": value for name, value in seconds.items()},
+    }
+    return figures, {
+        f"equal answers, top {TOP} and all of {len(terms)}": at_least(figures["pruning_equal_answers"], 0.995),
+        "with a trained match head": {"value": trained, "bar": "True", "ok": trained},
+    }
+
+
 def main() -> int:
     """Measure; exit 0 where the bars hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--layers", type=int, default=12, help="layers of the text tower; 12 is LangCell's")
+    parser.add_argument("--model", help="name or folder of the model of which pruning is judged (default: the bundled)")
+    parser.add_argument("--judged", type=int, default=JUDGED, metavar="N", help=f"cells of it (default: {JUDGED})")
     args = parser.parse_args()
 
     from cellingua.core.runtime import set_threads
@@ -170,6 +247,9 @@ def main() -> int:
     shared = shared_folder() / "data"
     pbmc, genes = shared / "cells" / "evaluation" / "pbmc3k.h5ad", shared / "official" / "langcell_genes.tsv.gz"
     figures, bars = speeds(token_lengths(pbmc, genes), args.repeats, args.layers)
+    set_threads(usable_cores())
+    more, bar = agreement(pbmc, args.model, args.judged)
+    figures, bars = figures | more, bars | bar
     return write_result("matching", figures, bars, seeds={"matching": SEED}, data=[pbmc, genes])
 
 

@@ -9,11 +9,11 @@ WHEELS := cache/wheels
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-full-size bench-annotate bench-matching bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
+BENCHES := bench-tokens bench-labels bench-fewshot bench-texts bench-full-size bench-annotate bench-matching bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
 	bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-full-size bench-tokens bench-annotate bench-matching bench-labels bench-texts bench-engine bench-figure \
+.PHONY: help install demo test lint docs figures bench bench-fewshot bench-full-size bench-tokens bench-annotate bench-matching bench-labels bench-texts bench-engine bench-figure \
 	bench-loader bench-big bench-kill bench-cellm \
 	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
 	bench-pretrain lock clean
@@ -48,6 +48,7 @@ docs: install ## build the documentation, warnings as errors
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
 
 figures: install ## write the figures of README and docs from benchmarks/results
+	$(BIN)/python scripts/draw_fewshot.py
 	$(BIN)/python scripts/write_figures.py
 
 bench: $(BENCHES) ## every benchmark (an hour and a half)
@@ -86,6 +87,9 @@ bench-loader: install ## reading random blocks from disk, against anndata's back
 
 bench-big: install ## a corpus of 20 GB prepared and trained on within 4 GB of memory (45 GB of disk, or it is skipped)
 	$(BIN)/python -m benchmarks.bench_big
+
+bench-fewshot: wheels ## 1 to 20 cells a type, 2:1 and 80/20: tuned models beside plain baselines (half an hour; goes on where it was)
+	$(BIN)/python -m benchmarks.bench_fewshot --wheels $(WHEELS)
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/pretraining.md")
+DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/pretraining.md", "docs/matching.md")
 BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured yet"
 
@@ -129,6 +129,8 @@ def everything(name: str) -> str:
         parts.append(table(["figure", "value"], scalars))
     for columns, rows in nested(result["figures"]).items():
         parts.append(table(["", *columns], rows))
+    for title, rows in result["figures"].get("tables", {}).items():
+        parts.append(f"{title}:\n\n{spread_table(rows)}")
     parts.append(hardware(result))
     if result["seeds"]:
         parts.append("Seeds: " + ", ".join(f"{key} {value}" for key, value in result["seeds"].items()) + ".")
@@ -136,6 +138,21 @@ def everything(name: str) -> str:
         hashes = (f"`{file}` {digest[:16]}…" for file, digest in result["data"].items())
         parts.append("Data (SHA-256): " + ", ".join(hashes) + ".")
     return "\n\n".join(parts)
+
+
+def spread_table(rows: dict[str, dict[str, list[float | None] | None]]) -> str:
+    """Return a table of means with their standard deviations; the largest mean of a row is bold."""
+    columns = list(next(iter(rows.values()), {}))
+    lines = []
+    for name, cells in rows.items():
+        means = [cell[0] for cell in cells.values() if cell and cell[0] is not None]
+        best = max(means, default=None)
+        lines.append([name])
+        for column in columns:
+            mean, deviation = cells.get(column) or (None, None)
+            shown = "–" if mean is None else f"{mean:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+            lines[-1].append(f"**{shown}**" if mean is not None and mean == best else shown)
+    return table(["", *columns], lines)
 
 
 def nested(figures: dict[str, Any]) -> dict[tuple[str, ...], list[list[str]]]:

@@ -60,6 +60,36 @@ def test_multi_positive(n: int, m: int, tile: int, symmetric: bool, as_function:
     )
 
 
+@given(st.integers(1, 8), st.integers(2, 8), st.integers(1, 9), st.booleans(), st.integers(0, 99))
+@settings(max_examples=25)
+def test_positives_with_weights(n: int, m: int, tile: int, symmetric: bool, seed: int) -> None:
+    positive, ignored = relation(n, m, seed)
+    weights = torch.where(positive, numbers(n, m, seed=seed + 3).abs() + 0.1, 0.0)
+    ignored = ignored & ~positive
+
+    def plain(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        logits = (a @ b.T / 0.3).masked_fill(ignored, -torch.inf)
+        total = a.new_zeros(())
+        for row in range(n):
+            for column in range(m):
+                if weights[row, column]:
+                    chance = logits[row, column] - logits[row].logsumexp(0)
+                    total = total - weights[row, column] / weights[row].sum() * chance / n
+        if not symmetric:
+            return total
+        described = [column for column in range(m) if weights[:, column].any()]
+        back = a.new_zeros(())
+        for column in described:
+            for row in range(n):
+                if weights[row, column]:
+                    chance = logits[row, column] - logits[:, column].logsumexp(0)
+                    back = back - weights[row, column] / weights[:, column].sum() * chance / len(described)
+        return 0.5 * (total + back)
+
+    loss = MultiPositive(weights, ignored, temperature=0.3, symmetric=symmetric, tile=tile)
+    assert_both_agree(loss, plain, numbers(n, 4, seed=seed), numbers(m, 4, seed=seed + 9))
+
+
 def test_one_positive_each_is_info_nce() -> None:
     a, b = numbers(7, 4, seed=1), numbers(7, 4, seed=2)
     assert float(MultiPositive(torch.eye(7, dtype=torch.bool))(a, b)) == pytest.approx(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,11 @@ def test_different_cells_differ(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_weight_that_is_used(kind: str) -> None:
     made, (cells, values) = tower(kind), some_cells()
-    made(CellBatch.from_lists(cells, values)).pooled.square().sum().backward()
+    states = made(CellBatch.from_lists(cells, values))
+    total = states.pooled.square().sum()
+    if states.hidden is not None:
+        total = total + states.hidden.square().sum()
+    total.backward()
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None, name
         assert bool(torch.isfinite(parameter.grad).all()), name
@@ -114,7 +120,51 @@ def test_top_tokens_read_the_highest_alone() -> None:
     batch = CellBatch.from_lists([cells[3]], [values[3]])
     changed = CellBatch.from_lists([[*cells[3][:6], *reversed(cells[3][6:])]], [values[3]])
     level = features(batch)
-    torch.testing.assert_close(made.top(changed, level, made.token), made.top(batch, level, made.token), atol=0, rtol=0)
+    after, before = (made.top(cell, level, made.token)[0] for cell in (changed, batch))
+    torch.testing.assert_close(after, before, atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_token_states_belong_to_their_cell_and_cost_nothing_where_unwanted() -> None:
+    made, (cells, values) = tower("bag+top"), some_cells()
+    together = made(CellBatch.from_lists(cells, values))
+    assert together.hidden is not None
+    assert together.mask is not None
+    assert together.hidden.shape == (len(cells), 1 + 6, 8)
+    # The first is the cell as a whole, so that whoever looks at an empty cell sees something.
+    assert together.mask.sum(1).tolist() == [1 + min(6, len(cell)) for cell in cells]
+    assert bool(together.mask[:, 0].all())
+    for place, (cell, level) in enumerate(zip(cells, values, strict=True)):
+        alone = made(CellBatch.from_lists([cell], [level]))
+        seen = together.hidden[place][together.mask[place]]
+        torch.testing.assert_close(alone.hidden[0][alone.mask[0]], seen, atol=1e-6, rtol=1e-6)
+    # A bag without a transformer has none; one whose transformer adds nothing runs it for who asks alone.
+    assert tower("bag")(CellBatch.from_lists(cells, values)).hidden is None
+    assert isinstance(made, GatedBag)
+    aside = GatedBag(replace(made.config, top_pooled=False)).eval()
+    batch = CellBatch.from_lists(cells, values)
+    both, alone = aside(batch), aside(batch, with_hidden=False)
+    assert torch.equal(both.pooled, alone.pooled)
+    assert alone.hidden is None
+    assert both.hidden is not None
+    pooled = both.pooled
+    aside.top = None
+    assert torch.equal(aside(batch).pooled, pooled)
+    assert made(batch, with_hidden=False).pooled.equal(together.pooled)
+
+
+def test_some_cells_of_a_batch() -> None:
+    cells, values = some_cells()
+    batch = CellBatch.from_lists(cells, values)
+    for part, wanted in ((batch.rows(2, 5), [2, 3, 4]), (batch.take(torch.tensor([6, 0, 2, 6])), [6, 0, 2, 6])):
+        expected = CellBatch.from_lists([cells[i] for i in wanted], [values[i] for i in wanted])
+        assert torch.equal(part.tokens, expected.tokens)
+        assert torch.equal(part.offsets, expected.offsets)
+        assert part.values is not None
+        assert part.values.equal(expected.values)
+    without = CellBatch.from_lists(cells)
+    assert without.rows(0, 2).values is None
+    assert without.take(torch.tensor([1])).values is None
 
 
 def test_bag_needs_values() -> None:

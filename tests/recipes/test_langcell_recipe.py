@@ -52,6 +52,7 @@ CONFIG = RecipeConfig(
     ),
     first=StageConfig(5, 4e-3),
     second=StageConfig(11, 4e-3),
+    stage_batch=16,
     match_pieces=12,
     train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),
 )

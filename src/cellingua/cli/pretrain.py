@@ -1,4 +1,4 @@
-"""``cellingua pretrain RECIPE``: train a model, LangCell from a data folder, others from a corpus."""
+"""``cellingua pretrain RECIPE``: train a model, from a corpus, or LangCell also from a data folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from cellingua.core.progress import Progress
     from cellingua.training.place import Place
 
-#: Recipes that train on a corpus: name -> module and configuration class. The module has ``preset(name)`` and
+#: Recipes that train on a corpus: name -> module, configuration class and preset. The module has ``preset(name)`` and
 #: ``run(config, corpus, out, *, progress, place, tensorboard)``, which returns the model's folder.
-CORPUS_RECIPES = {"cellm": ("cellingua.recipes.cellm", "CellLMRecipeConfig")}
-RECIPES = ("langcell", *CORPUS_RECIPES)
+CORPUS_RECIPES = {
+    "cellm": ("cellingua.recipes.cellm", "CellLMRecipeConfig", "cellm_mini"),
+    "langcell": ("cellingua.recipes.langcell_corpus", "CorpusRecipeConfig", "langcell_paper"),
+}
+RECIPES = ("langcell", "cellm")
 
 
 def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -24,16 +27,17 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         "pretrain",
         parents=[common],
         help="train a model",
-        description="Train a model: langcell on a folder of cells, mean profiles and marker genes; cellm on a corpus, "
-        "files of cells of any total size, which are prepared once. A run that was stopped resumes with the same call; "
+        description="Train a model: cellm on a corpus, files of cells of any total size, which are prepared once; "
+        "langcell on a corpus too (its label columns give the texts), or the small model on a folder of cells, mean "
+        "profiles and marker genes (--data). A run that was stopped resumes with the same call; "
         "Ctrl-C and SIGTERM finish the step and save it.",
         epilog="Example: cellingua pretrain cellm --corpus files/ --label-columns cancer=disease -o runs/mine",
     )
     parser.add_argument("recipe", choices=RECIPES, help="what to train")
-    parser.add_argument("--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini)")
+    parser.add_argument("--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini; langcell_paper for langcell on a corpus)")
     parser.add_argument("--config", metavar="FILE", help="your own configuration as JSON, instead of a preset")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="checkpoints, logs and the model")
-    parser.add_argument("--steps", type=int, metavar="N", help="train for N steps instead of the configuration's")
+    parser.add_argument("--steps", type=int, metavar="N", help="train for N steps instead of the configuration's, N in every stage at most")
     parser.add_argument("--seed", type=int, metavar="N", help="another seed than the configuration's")
     parser.add_argument("--resume", action="store_true", help="stop where there is no checkpoint to go on from")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -44,9 +48,9 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
 
 
 def _add_langcell(group: argparse._ArgumentGroup) -> None:
-    kept_out = "corpus/, profiles/, markers/, and evaluation/ with cells that must not be trained on"
+    kept_out = "instead of a corpus: corpus/, profiles/, markers/, and evaluation/ with cells to keep out"
     group.add_argument("--data", metavar="DIR", help=kept_out)
-    group.add_argument("--text-tower", metavar="DIR|NAME", help="a prepared text tower, a BERT folder, or a hub name")
+    group.add_argument("--text-tower", metavar="DIR|NAME", help="a prepared text tower, a BERT folder, or a hub name; on a corpus, none starts from random weights")
 
 
 def _add_corpus(group: argparse._ArgumentGroup) -> None:
@@ -100,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     threads = set_threads(args.threads)
     if args.threads is None and args.devices > 1:
         set_threads(max(1, threads // args.devices))  # processes of one machine share its cores
-    if args.recipe == "langcell":
+    if args.data:
         progress = Silent() if args.quiet else Console()
         print(_langcell(args, out, progress))
         return 0
@@ -113,6 +117,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     recipe, config = _recipe(args, progress)  # before the corpus, which may take hours: a wrong name is told at once
     given: dict[str, Any] = {}
+    if args.text_tower:
+        from cellingua.models.text_sources import load_text_source
+
+        given = {"text": load_text_source(args.text_tower)}
     if args.gene_vectors:
         from dataclasses import replace
 
@@ -131,21 +139,26 @@ def _check_call(args: argparse.Namespace) -> None:
     from cellingua.core.errors import ConfigError
 
     needed: tuple[str, ...] = ("corpus",)
-    others: tuple[str, ...] = ("data", "text_tower")
-    if args.recipe == "langcell":
-        needed, others = others, ("corpus", "prepared", "label_columns", "reference", "gene_vectors")
+    others: tuple[str, ...] = ("data", "text_tower") if args.recipe == "cellm" else ("gene_vectors",)
+    called = args.recipe
+    if args.recipe == "langcell" and args.data:
+        called = "langcell --data"
+        needed, others = ("text_tower",), ("corpus", "prepared", "label_columns", "reference", "gene_vectors")
     see = "see cellingua pretrain --help"
     for name in needed:
         if not getattr(args, name):
-            raise ConfigError(f"{args.recipe} needs --{name.replace('_', '-')}.", see)
+            instead = " or --data" if called == "langcell" else ""
+            raise ConfigError(f"{called} needs --{name.replace('_', '-')}{instead}.", see)
     for name in others:
         if getattr(args, name):
-            raise ConfigError(f"{args.recipe} does not take --{name.replace('_', '-')}.", see)
-    if args.recipe == "langcell" and (args.devices, args.nodes) != (1, 1):
-        raise ConfigError("langcell trains in one process.", "--devices 1 --nodes 1")
+            raise ConfigError(f"{called} does not take --{name.replace('_', '-')}.", see)
+    if args.data and (args.devices, args.nodes) != (1, 1):
+        raise ConfigError("langcell --data trains in one process.", "--devices 1 --nodes 1")
 
 
-def _config(args: argparse.Namespace, kind: type, preset: Callable[[str], Any], progress: Progress) -> Any:
+def _config(
+    args: argparse.Namespace, kind: type, preset: Callable[[str], Any], default: str, progress: Progress
+) -> Any:
     """Return the configuration of the call, and show it."""
     import json
     from dataclasses import replace
@@ -160,10 +173,14 @@ def _config(args: argparse.Namespace, kind: type, preset: Callable[[str], Any], 
         except (OSError, ValueError) as error:
             raise ConfigError(f"{args.config} can't be read: {error}.", "a configuration as JSON") from error
     else:
-        config = preset(args.preset or f"{args.recipe}_mini")
+        config = preset(args.preset or default)
     changed = {"steps": args.steps, "seed": args.seed, "precision": args.precision}
     train = replace(config.train, **{key: value for key, value in changed.items() if value is not None})
     config = replace(config, train=train)
+    for stage in ("first", "second"):
+        held = getattr(config, stage, None)
+        if args.steps is not None and held is not None:
+            config = replace(config, **{stage: replace(held, steps=min(held.steps, args.steps))})
     progress.say(json.dumps(to_dict(config), indent=1))
     return config
 
@@ -176,7 +193,8 @@ def _langcell(args: argparse.Namespace, out: Path, progress: Progress) -> Path:
     data = Path(args.data)
     if not data.is_dir():
         raise FileError(f"{data} is not a folder.", "a folder with corpus/, profiles/ and markers/")
-    return train(_config(args, RecipeConfig, preset, progress), data, out, args.text_tower, progress)
+    config = _config(args, RecipeConfig, preset, "langcell_mini", progress)
+    return train(config, data, out, args.text_tower, progress)
 
 
 def _corpus(args: argparse.Namespace, out: Path, place: Place, progress: Progress) -> Corpus:
@@ -206,6 +224,6 @@ def _recipe(args: argparse.Namespace, progress: Progress) -> tuple[Any, Any]:
     """Return the recipe's module, and its configuration."""
     import importlib
 
-    module, kind = CORPUS_RECIPES[args.recipe]
+    module, kind, default = CORPUS_RECIPES[args.recipe]
     recipe = importlib.import_module(module)
-    return recipe, _config(args, getattr(recipe, kind), recipe.preset, progress)
+    return recipe, _config(args, getattr(recipe, kind), recipe.preset, default, progress)

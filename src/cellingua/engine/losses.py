@@ -177,6 +177,6 @@ class MultiPositive:
         if self.symmetric:
             described = per_column > 0
             columns_shares = described.to(a.dtype) * half / described.sum()
-            pairing.column_weights = columns_shares / per_column.clamp(min=1)
+            pairing.column_weights = columns_shares / torch.where(described, per_column, 1.0)
         scale = _scale(self.temperature)
         return tiled_contrast(a, b, scale, pairing, shares, columns_shares, tile=self.tile)

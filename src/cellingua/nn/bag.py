@@ -115,11 +115,8 @@ class GatedBag(nn.Module):
         batch
             Cells with values.
         with_hidden
-            Whether token states are wanted: ``hidden`` (B, L, layer_width), L at most `top`, and ``mask``.
-
-        Notes
-        -----
-        A cell without tokens shows one place, the state of padding, so that whoever looks at it sees something.
+            Whether token states are wanted: ``hidden`` (B, 1 + L, layer_width), L at most `top`, and ``mask``. The
+            first is the cell as a whole, made from the bag's pooled state, as ``<cls>`` is in a BERT.
         """
         level = features(batch)
         weights = self.gates(batch.tokens, level)
@@ -136,9 +133,11 @@ class GatedBag(nn.Module):
         if self.top is None or not (with_hidden or self.config.top_pooled):
             return CellStates(pooled)
         hidden, mask = self.top(batch, level, self.token)
+        whole = self.top.whole(pooled)[:, None]
         if self.config.top_pooled:
-            pooled = pooled + self.top.added(hidden, mask, batch.lengths)
-        return CellStates(pooled, hidden, mask)
+            pooled = pooled + self.top.added(hidden, mask)
+        seen = torch.cat([mask.new_ones((len(batch), 1)), mask], dim=1)
+        return CellStates(pooled, torch.cat([whole, hidden], dim=1), seen)
 
     def gates(self, tokens: Tensor, level: Tensor) -> Tensor:
         """Return the gate of each token, float32 (total,), above zero."""
@@ -163,36 +162,34 @@ class TopTokens(nn.Module):
         self.position = nn.Embedding(config.top, config.layer_width)
         self.layers = nn.ModuleList(EncoderLayer(config.layer()) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.layer_width)
+        self.whole = nn.Sequential(nn.Linear(config.pooled, config.layer_width), nn.LayerNorm(config.layer_width))
         self.leave = nn.Linear(config.layer_width, config.pooled) if config.top_pooled else None
         initialise(self)
         if self.leave is not None:
             nn.init.zeros_(self.leave.weight)
 
     def forward(self, batch: CellBatch, level: Tensor, table: nn.Embedding) -> tuple[Tensor, Tensor]:
-        """Return the states of the first tokens (B, L, layer_width), and bool (B, L): where there is one.
-
-        A cell without tokens shows the state of padding at its first place, so that no softmax runs over nothing.
-        """
+        """Return the states of the first tokens (B, L, layer_width), and bool (B, L): where there is one."""
         index, mask = batch.rectangle(self.limit)
         if index.shape[1] == 0:
-            index, mask = index.new_zeros((len(batch), 1)), mask.new_zeros((len(batch), 1))
+            return level.new_zeros((len(batch), 0, self.norm.normalized_shape[0])), mask
         tokens, level = _or_zero(batch.tokens, index, mask), _or_zero(level, index, mask)
         place = torch.arange(index.shape[1], device=index.device)
         states = self.enter(table(tokens)) + self.level(level) + self.position(place)
         seen = mask.clone()
-        seen[:, 0] = True
+        seen[:, 0] = True  # a cell without tokens attends to padding, so that no softmax runs over nothing
         # Most cells have more genes than are read here, and attention without a mask takes a faster kernel.
         seen_or_all = None if bool(seen.all()) else seen
         for layer in self.layers:
             states = layer(states, seen_or_all)
-        return self.norm(states), seen
+        return self.norm(states), mask
 
-    def added(self, hidden: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+    def added(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return what is added to the bag's pooled state, (B, pooled); zero for a cell without tokens."""
         assert self.leave is not None  # by `top_pooled`
         weight = mask.to(hidden.dtype)[:, :, None]
-        mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return self.leave(mean) * (lengths > 0)[:, None]
+        mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        return self.leave(mean) * mask.any(dim=1)[:, None]
 
 
 def _or_zero(values: Tensor, index: Tensor, mask: Tensor) -> Tensor:

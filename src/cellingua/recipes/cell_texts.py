@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellingua.cells.sources import DONOR, FILE, CellSource
+from cellingua.core.errors import InputError, LabelError
 from cellingua.words.describing import CellFacts, draw_texts, read_facts
 from cellingua.words.ontology import load_ontology
 
@@ -64,7 +65,14 @@ class CorpusTexts:
         self.config = config
         names = [name for name in source.categories if name not in (FILE, DONOR)]
         table = {name: pd.Categorical.from_codes(*_unique(source, name)) for name in names}
-        self.facts: CellFacts = read_facts(table, own_columns=config.own_columns())
+        try:
+            self.facts: CellFacts = read_facts(table, own_columns=config.own_columns())
+        except InputError as error:
+            raise LabelError(
+                f"The texts of cells need to know the cell type. {error.found}",
+                "label columns named after CELLxGENE's schema, such as cell_type, tissue, disease, sex",
+                "--label-columns cell_type=COLUMN tissue=COLUMN when the corpus is prepared",
+            ) from error
         self.types, of_row = _types(self.facts.rows)
         self.type_of: NDArray[np.int64] = of_row[self.facts.index]
 

@@ -164,8 +164,10 @@ def fit(
     genes = gene_table(rows, medians)
     module = build(config, genes, tower, material)
     supported = sorted({*simulator.terms, *simulator.marker_terms, *material.cells.terms.tolist()})
-    batches = Batches(config.batches(), material.cells, simulator, genes, supported, config.train.seed)
-    draw = Draw(batches, words.of(supported), pieces, config.match_pieces)
+    draws = {}
+    for stage in config.stages():
+        batches = Batches(config.batches(stage), material.cells, simulator, genes, supported, config.train.seed)
+        draws[stage] = Draw(batches, words.of(supported), pieces, config.match_pieces)
     trained = TrainingModule(module, masked=config.objectives.weights.masked > 0)
     run_facts: dict[str, Any] = {
         "recipe": to_dict(config),
@@ -175,7 +177,7 @@ def fit(
     }
     stages = config.stages()
     train_parts(module, module.cell_tower, module.cell_projection, module.text_projection)
-    step = make_step(config, trained, draw, ALIGNED, FeatureView(module))
+    step = make_step(config, trained, draws[ALIGNED], ALIGNED, FeatureView(module))
     aligned = stages.pop(ALIGNED)
     train(trained, None, aligned, backward_of=step, folder=folder / ALIGNED, run=run_facts, progress=progress)
     vectors = words.term_vectors(module)
@@ -183,10 +185,10 @@ def fit(
     if adapt:
         closeness = adapt_words(module, pieces, words, vectors, config.word_steps, progress, folder / "words")
     train_parts(module, module.cell_tower, module.cell_projection, *looking_parts(module))
-    fixed = FixedTexts(draw, vectors[[words.term_ids.index(term) for term in supported]])
+    own = vectors[[words.term_ids.index(term) for term in supported]]
     for stage, steps in stages.items():
         facts = run_facts | {"stage": stage, "vectors": hashlib.sha256(vectors.tobytes()).hexdigest()}
-        step = make_step(config, trained, fixed, stage, nn.Identity())
+        step = make_step(config, trained, FixedTexts(draws[stage], own), stage, nn.Identity())
         train(trained, None, steps, backward_of=step, folder=folder / stage, run=facts, progress=progress)
     module.requires_grad_(False)
     background, _ = simulator.from_profiles(BACKGROUND, rng)

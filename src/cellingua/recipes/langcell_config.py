@@ -157,6 +157,8 @@ class RecipeConfig:
         The two stages that come after the alignment: masked genes and the contrast of cells, then all four objectives.
     bag_rate
         What their rate is multiplied by for the bag and its projection, which the alignment has trained.
+    stage_batch
+        Cells of a minibatch in both stages.
     match_pieces
         Word pieces of a text that is matched, at most.
     simulate, train
@@ -183,7 +185,8 @@ class RecipeConfig:
     first: StageConfig = field(default_factory=StageConfig)
     second: StageConfig = field(default_factory=StageConfig)
     bag_rate: float = 0.01
-    match_pieces: int = 48
+    stage_batch: int = 64
+    match_pieces: int = 24
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -209,10 +212,10 @@ class RecipeConfig:
         found = {name: stage.of(self.train, factors) for name, stage in later.items() if stage.steps}
         return {ALIGNED: self.train} | found
 
-    def batches(self) -> BatchConfig:
-        """Return the part that says how minibatches are made."""
+    def batches(self, stage: str) -> BatchConfig:
+        """Return how the minibatches of a stage are made."""
         return BatchConfig(
-            self.batch,
+            self.batch if stage == ALIGNED else self.stage_batch,
             self.marker_share,
             self.machine_share,
             self.curated_share,

@@ -205,7 +205,7 @@ class Step:
     def of_texts(self, batch: Minibatch) -> Related:
         """Return the relations of cells with texts."""
         places = torch.arange(len(batch.type_of_text))
-        return self.kinds.compare(batch.text_of, batch.type_of, places, batch.type_of_text)
+        return self.kinds.compare(batch.text_of, batch.type_of, places, batch.type_of_text, unknown_unclear=True)
 
     def of_cells(self, batch: Minibatch) -> Related:
         """Return the relations of cells of one view with those of the other; a cell is always right for itself."""

@@ -104,7 +104,9 @@ class Kinds:
         close = None if decay is None else torch.from_numpy(closeness_of_terms(terms, decay, horizon))
         return cls(torch.from_numpy(related_terms(terms)), close)
 
-    def compare(self, text_a: Tensor, type_a: Tensor, text_b: Tensor, type_b: Tensor) -> Related:
+    def compare(
+        self, text_a: Tensor, type_a: Tensor, text_b: Tensor, type_b: Tensor, *, unknown_unclear: bool = False
+    ) -> Related:
         """Return the relations of rows `a` with columns `b`.
 
         Parameters
@@ -113,6 +115,8 @@ class Kinds:
             int64 (B,): the text and the type of each row; -1 where there is none.
         text_b, type_b
             int64 (M,).
+        unknown_unclear
+            Whether a pair is unclear where the type of one is not known, as it is with texts; else it is wrong.
 
         Notes
         -----
@@ -122,7 +126,8 @@ class Kinds:
         right = (text_a[:, None] == text_b[None, :]) & (text_a >= 0)[:, None]
         known = (type_a >= 0)[:, None] & (type_b >= 0)[None, :]
         same = known & (type_a[:, None] == type_b[None, :])
-        unclear = (known & self.related[type_a[:, None], type_b[None, :]] | same) & ~right
+        unclear = (known & self.related[type_a[:, None], type_b[None, :]]) | same
+        unclear = (unclear | ~known if unknown_unclear else unclear) & ~right
         close = None
         if self.close is not None:
             close = torch.where(known, self.close[type_a[:, None], type_b[None, :]], 0.0)

@@ -146,6 +146,10 @@ def not_human(term_id: str, term: dict) -> bool:
     )
 
 
+# Uberon's definitions say where they come from: "... of the gut[GO]", "... [WP,unvetted].".
+SOURCE_MARK = re.compile(r"\s*\[[A-Za-z][^\[\]]{0,60}\]")
+
+
 def clean(text: str) -> str:
     """Return text on one line, without the characters that divide the table."""
     return re.sub(r"\s+", " ", text).replace("|", "/").strip()
@@ -163,6 +167,8 @@ def make_rows(prefix: str, terms: dict[str, dict]) -> list[tuple[str, ...]]:
         if roots is not None and place not in roots and not (roots & set(terms.get(place, {}).get("ancestors", {}))):
             continue
         name, definition = clean(term["label"]), clean(term.get("description", ""))
+        if prefix == "UBERON":
+            definition = re.sub(r"(?<!\.)\.\.$", ".", SOURCE_MARK.sub("", definition))
         if term["deprecated"]:
             # Kept so that metadata of former years can be read; in CL all of them, so that an obsolete id can be refused
             # by its name.

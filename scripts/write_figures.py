@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/pretraining.md", "docs/matching.md")
+DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/pretraining.md", "docs/matching.md", "docs/models.md")
 BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured yet"
 
@@ -50,6 +50,12 @@ OVERVIEW = (
         "Counts to LangCell's tokens, one core",
         "{ours_cells_per_second:,.0f} cells/s",
         "a densify-and-sort loop over cells: {loop_cells_per_second:,.0f} cells/s",
+    ),
+    (
+        "texts",
+        "Texts of a million cells of an atlas from their metadata ({atlas/distinct_texts:,} distinct), cold start",
+        "{atlas/seconds_first_call:.1f} s",
+        "a loop over the cells, extrapolated from a sample: {atlas/loop_seconds_extrapolated:,.0f} s",
     ),
     (
         "labels",

@@ -2,10 +2,10 @@
 
     python scripts/write_figures.py [--check]
 
-Fills the blocks ``<!-- figures:NAME -->`` to ``<!-- end -->`` of ``README.md`` and ``docs/benchmarks.md``:
-``overview`` is a table over all benchmarks; any other NAME is everything in ``benchmarks/results/NAME.json``. A
-benchmark without a result says "not measured yet". No figure in these documents is typed by hand. ``--check`` writes
-nothing and exits with 1 where a document is out of date.
+Fills the blocks ``<!-- figures:NAME -->`` to ``<!-- end -->`` of ``README.md`` and some pages of ``docs``:
+``overview`` is a table over all benchmarks, ``overview-NAME`` its rows of one; any other NAME is everything in
+``benchmarks/results/NAME.json``. A benchmark without a result says "not measured yet". No figure in these documents is
+typed by hand. ``--check`` writes nothing and exits with 1 where a document is out of date.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ OVERVIEW = (
         "exact names: {set aside/exact name/right_share:.1%}; names and synonyms in any case: "
         "{set aside/name or synonym, any case/right_share:.1%}",
     ),
+    (
+        "embed",
+        "LangCell's BERT tower at the paper's size, pbmc3k ({cells} cells, {median_tokens:.0f} tokens), float32",
+        "{float32/cells_per_second:.2f} cells/s ({float32/ratio:.1f} times), cosine at least {float32/cosine:.7f}",
+        "transformers' `BertModel`, float32, padded minibatches: {theirs/cells_per_second:.2f} cells/s",
+    ),
+    (
+        "embed",
+        "The same in bfloat16",
+        "{bfloat16/cells_per_second:.2f} cells/s ({bfloat16/ratio:.1f} times), cosine at least {bfloat16/cosine:.5f}",
+        "the same",
+    ),
+    ("embed", "The same with 8-bit weights", "cosine at least {int8/cosine:.5f}", "the same"),
 )
 
 
@@ -94,10 +107,12 @@ def filled(template: str, figures: dict[str, Any]) -> str | None:
         return None
 
 
-def overview() -> str:
-    """Return the table over all benchmarks, and on what it was measured."""
+def overview(only: str | None = None) -> str:
+    """Return the table over all benchmarks, or of one, and on what it was measured."""
     rows, used = [], {}
     for name, task, measured, beside in OVERVIEW:
+        if only not in (None, name):
+            continue
         result = read_result(name)
         figures = result["figures"] if result else {}
         shown = filled(measured, figures)
@@ -190,7 +205,8 @@ def fill(document: str) -> str:
     """Return a document with its blocks filled."""
 
     def block(found: re.Match[str]) -> str:
-        body = overview() if found[2] == "overview" else everything(found[2])
+        name = found[2]
+        body = overview(name.partition("-")[2] or None) if name.startswith("overview") else everything(name)
         return f"{found[1]}{body}\n{found[3]}"
 
     return BLOCK.sub(block, document)

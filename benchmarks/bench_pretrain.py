@@ -26,13 +26,13 @@ from benchmarks.pretrain_probe import (
     Study,
     Task,
     fixed,
-    log_normalised,
     majority,
     pca_on_training,
     probe,
     read_study,
     tasks_of,
 )
+from cellingua.baselines.normalise import log_normalised
 from cellingua.cells.corpus import Corpus
 from cellingua.core.progress import Console
 from cellingua.core.runtime import set_threads

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.doctor import examine
 from cellingua.cells.reading import open_cells
+from cellingua.measures import classification, splits
 from cellingua.words.ontology import load_ontology
 
 TERM = "cell_type_ontology_term_id"
@@ -95,19 +95,11 @@ def read_study(path: Path) -> Study:
         return Study(path.stem, counts, np.concatenate([block.totals for block in blocks]), cells.obs.astype(str))
 
 
-def log_normalised(counts: csr_matrix) -> csr_matrix:
-    """Return ``log(1 + count / total * 10,000)``."""
-    values = counts.copy()
-    total = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1.0)
-    values.data = np.log1p(values.data * np.repeat(1e4 / total, np.diff(values.indptr))).astype(np.float32)
-    return values
-
-
 def group_folds(groups: NDArray[np.str_], n: int, seed: int = 0) -> list[Fold]:
     """Return `n` folds that leave out whole groups (n = number of groups: one group each)."""
-    names = np.unique(groups)
-    parts = np.array_split(np.random.default_rng(seed).permutation(names), min(n, len(names)))
-    return [(~np.isin(groups, part), np.isin(groups, part)) for part in parts]
+    found = splits.group_folds(groups, min(n, len(np.unique(groups))), seed)
+    masks = ((np.isin(np.arange(len(groups)), side) for side in split) for split in found)
+    return [(train, test) for train, test in masks]
 
 
 def wide_types(terms: Iterable[str]) -> NDArray[np.str_]:
@@ -180,9 +172,9 @@ def _study_out(studies: Mapping[str, Study], starts: Mapping[str, int], left_out
 def score(truth: NDArray[np.str_], guess: NDArray[np.str_]) -> dict[str, float]:
     """Return accuracy, balanced accuracy, and macro F1 over the classes that occur in the truth."""
     return {
-        "accuracy": float(accuracy_score(truth, guess)),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, guess)),
-        "macro_f1": float(f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)),
+        "accuracy": classification.accuracy(truth, guess),
+        "balanced_accuracy": classification.balanced_accuracy(truth, guess),
+        "macro_f1": classification.macro_f1(truth, guess),
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 import tiny_cellm
 import tiny_model as tiny
 import torch
+from scipy.sparse import csr_matrix
 from torch import nn
 
 from cellingua.core.errors import InputError
@@ -20,6 +21,8 @@ from cellingua.models.shelf import load_annotator, load_any, load_model
 from cellingua.nn.batch import CellBatch
 from cellingua.nn.packing import packable
 from cellingua.nn.precision import Precision, choose
+from cellingua.recipes.finetune import check
+from cellingua.recipes.finetune_config import FinetuneConfig, LabelledCells
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -98,6 +101,15 @@ def test_loaded_in_8_bits_the_cell_tower_is_kept_so(tmp_path: Path) -> None:
     by_hand.precision = "int8"
     np.testing.assert_allclose(model.encode_cells(cells), by_hand.encode_cells(cells), atol=1e-5)
     assert model.encode_texts(["b cell"]).shape == (1, 32)  # the text side is read as ever
+
+
+def test_loaded_in_8_bits_it_is_not_tuned(tmp_path: Path) -> None:
+    labelled = LabelledCells(csr_matrix((4, 3), dtype=np.float32), np.ones(4), ["a", "a", "b", "b"], None)
+    for method in ("classifier", "full"):
+        check(made(tmp_path, "float32"), labelled, FinetuneConfig(method))
+        check(made(tmp_path, "int8", "bag"), labelled, FinetuneConfig(method))
+        with pytest.raises(InputError, match="int8"):
+            check(made(tmp_path, "int8"), labelled, FinetuneConfig(method))
 
 
 def test_weights_that_have_changed_are_read_anew(tmp_path: Path) -> None:

@@ -161,6 +161,12 @@ def check(model: Model, kept: LabelledCells, config: FinetuneConfig) -> None:
             "a LangCell model",
             "--method classifier",
         )
+    if isinstance(model, LangCellModel) and model.config.cell_kind == "bert" and model.precision == "int8":
+        raise InputError(
+            f"{model.name} was loaded in int8, which keeps no weights that could be tuned and saved.",
+            "a model loaded in another precision",
+            "precision='auto'",
+        )
 
 
 def describe(cells: LabelledCells, kept: LabelledCells, classes: Classes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from cellingua.measures.splits import Split
 DEFAULT = "classifier"
 COMPONENTS = 50
 NEIGHBOURS = 5
+PAPERS = ("langcell", "langcell_ce")
 
 Answer = NDArray[np.str_]
 
@@ -101,13 +102,19 @@ class Prepared:
         return self._zero_shot
 
 
-def answer(method: Method, prepared: Prepared, split: Split, model: Any, seed: int) -> Answer:
-    """Return the labels that a method gives the cells to judge, str (test cells,)."""
+def answer(method: Method, prepared: Prepared, split: Split, model: Any, seed: int, *, few: bool = True) -> Answer:
+    """Return the labels that a method gives the cells to judge, str (test cells,).
+
+    Parameters
+    ----------
+    few
+        Whether few cells of each type are learned from, which LangCell-CE asks.
+    """
     if method.name == "zero_shot":
         return prepared.zero_shot(model)[split.test]
     cells = prepared.cells
     if method.ours:
-        return _tuned(method, cells, split, model, seed)
+        return _tuned(method, cells, split, model, seed, few)
     fitted = _baseline(method.name, prepared).fit(
         cells.counts[split.train], cells.labels[split.train], cells.totals[split.train]
     )
@@ -126,12 +133,13 @@ def _baseline(name: str, prepared: Prepared) -> Baseline:
     return made[name]()
 
 
-def _tuned(method: Method, cells: LabelledSet, split: Split, model: Any, seed: int) -> Answer:
+def _tuned(method: Method, cells: LabelledSet, split: Split, model: Any, seed: int, few: bool) -> Answer:
     """Tune on the cells to learn from, with the defaults of the method, and name the others.
 
     A method that leaves the tower as it is uses validation cells for its temperature and its comparison alone, which
     change no answer. So it is given one learned cell of each type for that, instead of fitting five folds for nothing;
-    a test holds that the answers are the same.
+    a test holds that the answers are the same. The papers' methods hold nothing out, as they did; LangCell-CE freezes
+    all but its last layer with few cells, as it did.
     """
     from cellingua.recipes.finetune import tune
     from cellingua.recipes.finetune_config import FROZEN, FinetuneConfig, LabelledCells
@@ -141,6 +149,8 @@ def _tuned(method: Method, cells: LabelledSet, split: Split, model: Any, seed: i
         cells.counts[split.train], cells.totals[split.train], cells.labels[split.train].tolist(), donors
     )  # fmt: skip
     held = known.take(np.unique(known.labels, return_index=True)[1]) if method.name in FROZEN else None
-    tuned = tune(model, known, FinetuneConfig(method=method.name, seed=seed, tissue=cells.tissue), validation=held)
+    papers: dict[str, Any] = {"validation_share": 0.0, "few_shot": few} if method.name in PAPERS else {}
+    config = FinetuneConfig(method=method.name, seed=seed, tissue=cells.tissue, **papers)
+    tuned = tune(model, known, config, validation=held)
     block = SimpleNamespace(counts=cells.counts[split.test], totals=cells.totals[split.test])
     return np.array(tuned.classes, dtype=np.str_)[tuned.probabilities(block).argmax(axis=1)]

@@ -82,7 +82,7 @@ def draw(found: dict[str, dict[str, Curve]], out: Path) -> None:
         axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.minorticks_off()
         axes.set_ylim(0, 1.02)
-        axes.set_title(row[0].upper() + row[1:], fontsize=9)
+        axes.set_title(row.replace("mean, ", "Mean, "), fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(grid.flat)[len(rows) :]:

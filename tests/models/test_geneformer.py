@@ -219,6 +219,23 @@ def test_sizes_are_compared_before_anything_is_built(tmp_path: Path, key: str, v
     refused(tmp_path, "in", ModelError, dictionaries=genes)
 
 
+def test_a_smaller_file_is_near(tmp_path: Path) -> None:
+    model = convert(tmp_path, "V2")
+    ranked = model.tokenise(block(model))
+    convert_geneformer(tmp_path / "in", tmp_path / "small", dictionaries=tmp_path / "genes", storage="float16")
+    small = load_geneformer(tmp_path / "small", precision="float32").encode_cells(ranked)
+    exact = model.encode_cells(ranked)
+    assert 0 < np.abs(small - exact).max() < 0.01 * np.abs(exact).max()
+
+
+def test_a_weight_that_float16_can_not_hold(tmp_path: Path) -> None:
+    tower = tower_of("V2")
+    tower.norm.weight[0] = 1e30
+    write_bert(tmp_path / "in", tower)
+    genes = write_dictionaries(tmp_path / "genes", some_genes(GENES))
+    refused(tmp_path, "is not finite in float16", ModelError, dictionaries=genes, storage="float16")
+
+
 def test_v1_uses_the_shipped_genes(tmp_path: Path) -> None:
     model = convert(tmp_path, "V1")
     table = shipped_genes().table

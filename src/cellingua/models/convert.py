@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError  # the error alone: nothing is unpickled here
 from typing import Any
@@ -224,6 +225,15 @@ def sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path)
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+@contextmanager
+def storable(where: Path) -> Iterator[None]:
+    """Say what to do about a weight that a smaller number type can't hold."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}.", "weights that fit the storage", "float32 storage") from error
 
 
 def fill(

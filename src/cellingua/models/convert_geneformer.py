@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cellingua.core.errors import FileError, GeneError, ModelError
-from cellingua.models.convert import IGNORED, cell_tower_config, fill, read_bert_folder, their_name
+from cellingua.models.convert import IGNORED, cell_tower_config, fill, read_bert_folder, storable, their_name
 from cellingua.models.gene_dictionaries import CheckpointGenes, genes_from, shipped_genes
 from cellingua.models.geneformer import CLS, GeneformerConfig, GeneformerParts, save_geneformer
 from cellingua.models.storage import shapes_only
@@ -116,7 +116,8 @@ def convert_geneformer(
         layer="last" if last_layer else "second-last",
     )  # fmt: skip
     parts = GeneformerParts(out.name, description, config, tower.requires_grad_(False).eval(), genes.table, card)
-    save_geneformer(out, parts, storage=storage)
+    with storable(folder):
+        save_geneformer(out, parts, storage=storage)
     classifier = any(name.startswith("classifier.") for name in tensors)
     return GeneformerConversion(out, parameters, genes, config, classifier)
 

@@ -19,6 +19,7 @@ from cellingua.models.convert import (
     fill,
     read_bert_folder,
     read_tensors,
+    storable,
     text_tower_config,
     their_name,
 )
@@ -312,5 +313,6 @@ def convert_langcell(
     )  # fmt: skip
     description = f"LangCell, converted; {count_parameters(module) / 1e6:.1f} M parameters"
     parts = BundleParts(name, description, module, genes.table, pieces, term_ids, vectors, card=card)
-    save_bundle(out, parts, storage=storage)
+    with storable(place):
+        save_bundle(out, parts, storage=storage)
     return LangCellConversion(Path(out), count_parameters(module), genes, len(term_ids))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cellingua.calibration.combination import ALPHA, Combination, Judged, released
 from cellingua.calibration.rollup import top
 from cellingua.cells.ranked import RankedCells
-from cellingua.core.errors import ModelError
+from cellingua.core.errors import InputError, ModelError
 from cellingua.models.model import CandidateTexts, Counts, Floats, LangCellModel, Prepared
 from cellingua.nn.batch import CellStates
 from cellingua.nn.matching import Matcher
@@ -30,9 +30,9 @@ BATCH = 256  # cells at a time, at most
 
 
 def check_match(model: LangCellModel, mode: str = "ours") -> None:
-    """Raise `ModelError` for a model without a match head, `ValueError` for a mode that doesn't exist."""
+    """Raise `ModelError` for a model without a match head, `InputError` for a mode that doesn't exist."""
     if mode not in MODES:
-        raise ValueError(f"match is {mode!r}, expected one of {MODES}")
+        raise InputError(f"match is {mode!r}.", " or ".join(MODES))
     if not model.config.match_head:
         raise ModelError(
             f"The model {model.name} has no match head, so it can't match cells with texts.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellingua.core.errors import InputError
-from cellingua.models.matching import MODES, TOP, CandidateMatch, check_match, prepare_match
+from cellingua.models.matching import TOP, CandidateMatch, check_match, prepare_match
 from cellingua.models.model import LangCellModel
 from cellingua.words.candidates import TUNED, Candidates, by_tissue, from_labels, whole_ontology
 
@@ -62,8 +62,6 @@ class AnnotateOptions:
     match_top: int = TOP
 
     def __post_init__(self) -> None:
-        if self.match is not None and self.match not in MODES:
-            raise InputError(f"match is {self.match!r}.", " or ".join(MODES))
         if self.match_top < 0:
             raise InputError(f"match_top is {self.match_top}.", "a whole number from 1, or 0 for all candidates")
 

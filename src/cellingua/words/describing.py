@@ -17,7 +17,6 @@ known of (``facts.described`` is False there): leave those out before drawing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +28,9 @@ from numpy.typing import NDArray
 from cellingua.core.errors import ConfigError
 from cellingua.words.aspects import Reading, read_aspect, read_organ
 from cellingua.words.definitions import own_definitions
+from cellingua.words.leaving_out import check_chance, keep, kept
 from cellingua.words.metadata import ASPECTS as ASPECTS
-from cellingua.words.metadata import FIELD, NAMES, choose_aspects, distinct_rows, find_columns
+from cellingua.words.metadata import FIELD, NAMES, Table, choose_aspects, distinct_rows, find_columns
 from cellingua.words.ontology import Ontology, load_ontology
 from cellingua.words.templates import TEMPLATES as TEMPLATES
 from cellingua.words.templates import check_template, compose, phrase
@@ -99,11 +99,11 @@ class CellFacts:
     def texts(self, template: str = "langcell", *, drop: float = 0.0, seed: int = 0) -> CellTexts:
         """Return the text of every cell; `template`, `drop` and `seed` are those of `describe_cells`."""
         check_template(template)
-        _check_chance("drop", drop)
+        check_chance("drop", drop)
         places: dict[str, int] = {}
         of_row = np.zeros(len(self.rows), dtype=np.int64)
         for number, row in enumerate(self.rows):
-            text = compose(_keep(row, drop, seed), template)
+            text = compose(keep(row, drop, seed), template)
             of_row[number] = places.setdefault(text, len(places))
         return CellTexts(list(places), of_row[self.index], self)
 
@@ -133,7 +133,7 @@ class CellTexts:
 
 
 def read_facts(
-    columns: Mapping[str, Any],
+    columns: Table,
     *,
     aspects: Sequence[str] | None = None,
     own_columns: Mapping[str, str] | None = None,
@@ -161,7 +161,7 @@ def read_facts(
         An unknown aspect.
     """
     chosen = None if aspects is None else choose_aspects(aspects)
-    where = find_columns(list(columns), chosen, own_columns)
+    where = find_columns([str(name) for name in columns], chosen, own_columns)
     needed = list(dict.fromkeys(name for column in where.values() for name in column.needed))
     rows, index = distinct_rows([columns[name] for name in needed])
     cells = np.bincount(index, minlength=len(rows)).tolist()
@@ -211,7 +211,7 @@ class _Reader:
 
 
 def describe_cells(
-    columns: Mapping[str, Any],
+    columns: Table,
     *,
     template: str = "langcell",
     aspects: Sequence[str] | None = None,
@@ -242,7 +242,7 @@ def describe_cells(
         An unknown template or aspect, or a chance outside 0 to 1.
     """
     check_template(template)
-    _check_chance("drop", drop)
+    check_chance("drop", drop)
     facts = read_facts(columns, aspects=aspects, own_columns=own_columns, definitions=definitions)
     return facts.texts(template, drop=drop, seed=seed)
 
@@ -322,8 +322,8 @@ def draw_texts(
     ConfigError
         An unknown template, none, or a chance outside 0 to 1.
     """
-    _check_chance("drop", drop)
-    _check_chance("alone", alone)
+    check_chance("drop", drop)
+    check_chance("alone", alone)
     if not templates:
         raise ConfigError("No template is named.", "some of: " + ", ".join(TEMPLATES))
     for template in templates:
@@ -333,25 +333,5 @@ def draw_texts(
     for row, draw in zip(facts.index[np.asarray(cells, dtype=np.int64)].tolist(), draws, strict=True):
         template = templates[int(draw[-1] * len(templates))]
         chance = 1.0 if draw[-2] < alone else drop
-        texts.append(compose(_kept(facts.rows[row], dict(zip(NAMES, draw, strict=False)), chance), template))
+        texts.append(compose(kept(facts.rows[row], dict(zip(NAMES, draw, strict=False)), chance), template))
     return texts
-
-
-def _check_chance(name: str, chance: float) -> None:
-    if not 0 <= chance <= 1:
-        raise ConfigError(f"{name} is {chance}.", "a chance from 0 to 1")
-
-
-def _keep(said: dict[str, Reading], drop: float, seed: int) -> dict[str, Reading]:
-    """Return the aspects that aren't dropped, drawn from the seed and what the metadata say."""
-    if drop == 0:
-        return said
-    facts = "\x1f".join(f"{aspect}={reading.name.lower()}" for aspect, reading in said.items())
-    # 64 bytes: a draw of 8 bytes for each of the eight aspects.
-    draws = np.frombuffer(hashlib.blake2b(f"{seed}\x1f{facts}".encode()).digest(), dtype="<u8") / 2.0**64
-    return _kept(said, dict(zip(NAMES, draws, strict=True)), drop)
-
-
-def _kept(said: dict[str, Reading], draws: Mapping[str, float], drop: float) -> dict[str, Reading]:
-    """Return the first aspect, and those of the others whose draw isn't below `drop`."""
-    return {a: part for place, (a, part) in enumerate(said.items()) if place == 0 or draws[a] >= drop}

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from cellingua.core.errors import ConfigError, InputError
 
+#: Metadata of cells: name of a column -> its values, one a cell.
+Table = Mapping[str, Any] | pd.DataFrame
 # Aspect, field of CELLxGENE's metadata, prefixes of its ontologies. The cell type comes first, so that a limit on
 # the length of a text never cuts it off.
 ASPECTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

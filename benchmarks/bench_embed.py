@@ -43,7 +43,7 @@ from cellingua.nn.transformer import CellTower, CellTowerConfig
 SEED = 0
 MINIBATCH = 32
 SOME = 32  # cells for what is measured once and has no bar
-FEW = 4  # the shortest of them, for a cosine in emulated arithmetic
+FEW = 8  # the shortest of them, for a cosine in emulated arithmetic
 SHORT = 100  # tokens of a cell of a small panel
 TOGETHER = 4_096
 
@@ -89,6 +89,13 @@ def their_tower(tower: CellTower) -> Any:
     return made.eval()
 
 
+def what_they_are(model: Any) -> str:
+    """Return the version and the attention of the other side."""
+    import transformers
+
+    return f"transformers {transformers.__version__}, {model.config._attn_implementation}"
+
+
 def padded(model: Any) -> Reader:
     """Return what reads cells with `BertModel` in minibatches padded to their longest."""
 
@@ -118,6 +125,20 @@ def timed(read: Reader, ranked: RankedCells) -> tuple[float, torch.Tensor]:
 def cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Return the smallest cosine of two states of the same cell."""
     return float(functional.cosine_similarity(ours.double(), theirs.double()).min())
+
+
+def same_nearest(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Return the share of cells whose nearest other cell is the same: with random weights, cells hardly differ."""
+    nearest = []
+    for states in (ours, theirs):
+        unit = functional.normalize(states.double(), dim=1)
+        nearest.append((unit @ unit.T).fill_diagonal_(-2).argmax(dim=1))
+    return round(float((nearest[0] == nearest[1]).double().mean()), 4)
+
+
+def likeness(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, Any]:
+    """Return how near two readings of the same cells are."""
+    return {"cosine": cosine(ours, theirs), "same_nearest": same_nearest(ours, theirs), "compared": len(ours)}
 
 
 def take_turns(readers: dict[str, Reader], ranked: RankedCells, repeats: int) -> dict[str, Any]:
@@ -189,16 +210,16 @@ def on_gpu(tower: CellTower, ranked: RankedCells, exact: torch.Tensor) -> dict[s
         figures[name] = {
             "cells_per_second": round(len(ranked) / spent, 1),
             "share_of_matmul": round(work(lengths, tower.config) / spent / matmul_rate("cuda", dtype, 8192), 3),
-            "cosine": cosine(turns["states"][name], exact),
+            **likeness(turns["states"][name], exact),
         }
     tower.to("cpu")
     return figures
 
 
-def few_cosines(tower: CellTower, some: RankedCells, exact: torch.Tensor) -> dict[str, float]:
-    """Return the smallest cosine in bfloat16 over the shortest of some cells, for a processor that emulates it."""
+def emulated(tower: CellTower, some: RankedCells, exact: torch.Tensor) -> dict[str, Any]:
+    """Return how near bfloat16 is over the shortest of some cells, for a processor that emulates it."""
     rows = np.argsort(np.diff(some.indptr), kind="stable")[:FEW]
-    return {"cosine": cosine(packed(PackedTower(tower, "bfloat16"))(some.take(rows)), exact[rows]), "cells": len(rows)}
+    return likeness(packed(PackedTower(tower, "bfloat16"))(some.take(rows)), exact[rows])
 
 
 @torch.inference_mode()
@@ -219,19 +240,19 @@ def main() -> int:
     chosen = choose("auto", "cpu")
     hardware = chosen.name == "bfloat16"
 
-    readers = {"theirs": padded(their_tower(tower)), "float32": packed(PackedTower(tower))}
+    theirs = their_tower(tower)
+    readers = {"theirs": padded(theirs), "float32": packed(PackedTower(tower))}
     if hardware:
         readers["bfloat16"] = packed(PackedTower(tower, "bfloat16"))
     turns = take_turns(readers, ranked, args.repeats)
     seconds, states = turns["seconds"], turns["states"]
     exact = states["theirs"]
-    ours = {name: {**against(seconds, name, len(ranked)), "cosine": cosine(states[name], exact)} for name in readers}
+    ours = {name: {**against(seconds, name, len(ranked)), **likeness(states[name], exact)} for name in readers}
     ours["theirs"] = {"cells_per_second": ours["theirs"]["cells_per_second"]}
     ours["float32"]["share_of_matmul"] = round(
         work(lengths, tower.config) / statistics.median(seconds["float32"]) / matmul_rate("cpu", torch.float32, 2048), 3
     )
-    low = ours.get("bfloat16") or few_cosines(tower, some, exact)
-    whole = len(some)
+    low = ours.get("bfloat16") or emulated(tower, some, exact)
     int8 = packed(PackedTower(tower, "int8"))
     cut = short_cells(some)
     plain = packed(PackedTower(tower))
@@ -241,10 +262,11 @@ def main() -> int:
         "median_tokens": float(np.median(lengths)),
         "padded_over_real": round(padding(lengths), 2),
         "threads": threads,
+        "against": what_they_are(theirs),
         "bfloat16_here": chosen.reason,
         **ours,
         "bfloat16": low,
-        "int8": {"cosine": cosine(int8(some), exact[:whole]), "cells": whole, **once({"cells_per_second": int8}, some)},
+        "int8": {**likeness(int8(some), exact[: len(some)]), **once({"cells_per_second": int8}, some)},
         "alone_or_together": once({"alone": plain, "together": together}, some),
         f"alone_or_together_of_{SHORT}_tokens": once({"alone": plain, "together": together}, cut),
         "on_gpu": on_gpu(tower, ranked, exact),

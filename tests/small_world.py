@@ -129,6 +129,7 @@ def save_model(folder: Path, *, match: bool = False) -> Path:
         for parameter in (*module.text_tower.parameters(), *module.match_head.parameters()):
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.4)
+        torch.nn.init.normal_(module.match_head.weight, std=2.0)
     place = {term: number for number, term in enumerate(ontology.ids)}
     _train(module, torch.from_numpy(vectors[[place[term] for term in TYPES]]))
     pieces = WordPiece(BertWordPieceTokenizer(vocab={word: n for n, word in enumerate(WORDS)})._tokenizer, "small")

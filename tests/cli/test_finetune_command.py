@@ -1,4 +1,4 @@
-"""``cellingua finetune`` as a user meets it: a model that annotates, embeds, and keeps its word; errors leave nothing."""
+"""``cellingua finetune`` as a user meets it: a model that annotates and embeds; errors leave nothing."""
 
 from __future__ import annotations
 
@@ -121,7 +121,13 @@ def test_a_tuned_cellm_names_cells(labelled: Path, tmp_path: Path, capsys: pytes
     back = anndata.read_h5ad(labelled.parent / "cells_cellingua" / "cells.annotated.h5ad")
     assert "X_cellm" in back.obsm
     assert "X_langcell" not in back.obsm
-    assert set(back.obs["cellingua"]) <= {*small_world.LABELS, "unknown", "lymphocyte", "T cell", "mononuclear leukocyte"}
+    assert set(back.obs["cellingua"]) <= {
+        *small_world.LABELS,
+        "unknown",
+        "lymphocyte",
+        "T cell",
+        "mononuclear leukocyte",
+    }
     assert annotate(labelled, model, "--labels", "B cell; T cell") == 2
 
 
@@ -243,7 +249,7 @@ def test_labels_that_would_break_a_page_or_a_path_are_only_text(
 ) -> None:
     awkward = ["<script>alert(1)</script>", "../../etc/passwd", "a|b", "two\nlines", "ünïcode ✓", "x" * 300]
     cells = small_world.cells(60, seed=1, noise=0.3)
-    codes = {name: text for name, text in zip(small_world.LABELS, awkward, strict=True)}
+    codes = dict(zip(small_world.LABELS, awkward, strict=True))
     cells.obs["celltype"] = [codes[name] for name in cells.obs["own"]]
     cells.write_h5ad(tmp_path / "cells.h5ad")
     assert tune(tmp_path / "cells.h5ad", tmp_path / "mine", small_model_folder) == 0

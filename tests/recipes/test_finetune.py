@@ -17,9 +17,12 @@ from cellingua.core.errors import ConfigError, InputError, ModelError
 from cellingua.models.bundle import load_bundle
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.cellm_bundle import load_cellm, save_cellm
+from cellingua.models.gene_table import GeneTable
+from cellingua.models.geneformer import GeneformerConfig, GeneformerParts, load_geneformer, save_geneformer
 from cellingua.models.model import LangCellModel
 from cellingua.models.tuned import HEAD, HEAD_WEIGHTS
 from cellingua.models.tuned_bundle import save_tuned
+from cellingua.nn.transformer import CellTower, CellTowerConfig
 from cellingua.recipes import finetune_run
 from cellingua.recipes.finetune import Tuned, tune
 from cellingua.recipes.finetune_config import METHODS, FinetuneConfig, LabelledCells, class_weights
@@ -294,6 +297,28 @@ def test_a_cellm_is_tuned_too(tmp_path: Path, method: str) -> None:
     alone = np.concatenate([tuned.probabilities(judged.take([row])) for row in range(10)])
     np.testing.assert_allclose(alone, expected, atol=2e-5)
     assert base.head is None
+
+
+def test_a_geneformer_is_tuned_too(tmp_path: Path) -> None:
+    from cellingua.cells.genes import load_vocabulary
+
+    rows, vocabulary = small_world.rows_of_genes(), load_vocabulary()
+    tokens = np.arange(2, len(rows) + 2, dtype=np.int32)
+    genes = GeneTable(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows], tokens, np.ones(len(rows)))
+    torch.manual_seed(0)
+    bert = CellTowerConfig(len(rows) + 2, 1, 2, 16, 2, 24, 64)
+    config = GeneformerConfig(bert, framed=False, pooling="mean")
+    save_geneformer(tmp_path / "base", GeneformerParts("tiny", "random", config, CellTower(bert), genes))
+    base = load_geneformer(tmp_path / "base", precision="float32")
+    tuned = tune(base, cells(40), FinetuneConfig())
+    assert not tuned.head.keeps_texts
+    judged = cells(10, seed=5)
+    expected = tuned.probabilities(judged)
+    loaded = load_geneformer(saved(tuned, tmp_path / "mine"), precision="float32")
+    assert loaded.head is not None
+    np.testing.assert_allclose(Tuned(loaded, loaded.head).probabilities(judged), expected, atol=2e-5)
+    with pytest.raises(InputError, match="LangCell"):
+        tune(base, cells(20), FinetuneConfig("lora"))
 
 
 def test_a_cellm_knows_no_words(tmp_path: Path) -> None:

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 ROWS = 2048
 GENES = 2000  # whose expression the classifier reads: the most variable among the labelled cells
-JOINT, POOLED, EXPRESSION = 1.0, 0.0, 1.0  # mean square of each part of a cell's features
+JOINT, POOLED, EXPRESSION = 0.5, 0.5, 2.0  # mean square of each part of a cell's features
 PENALTY = 0.05
 WORDS = 0.3  # how much of the zero-shot logits the classifier starts from
-TEXT_CELLS = 1.0  # a class's text counts as so many cells of it
+TEXT_CELLS = 0.1  # a class's text counts as so many cells of it
+CENTROID, MIDDLE_CELLS = 30.0, 4.0  # how much the nearest centroid counts, and how far it is drawn to the middle
+EVIDENCE = 0.15  # how much the markers of a prototype's term count
 SPREAD = 0.3  # of the logarithm of the temperature, before any cell is judged
 MOST_CELLS = 20_000  # that a classifier is fitted on
 
@@ -173,7 +175,7 @@ def fit_classifier(model: Model, states: States, classes: Classes, weights: str,
     weight = per_class[states.truth]
     genes = variable_genes(states.expression, GENES)
     # A model without words has its state alone.
-    own = POOLED if states.joint.shape[1] else JOINT
+    own = POOLED if states.joint.shape[1] else JOINT + POOLED
     tables = [(states.joint, JOINT), (states.pooled, own), (states.expression[:, genes].toarray(), EXPRESSION)]
     parts = [_Part.of(table, size) for table, size in tables]
     features = np.concatenate([part.values for part in parts], axis=1)
@@ -222,10 +224,12 @@ def _zero_shot(model: Model, classes: Classes) -> tuple[Floats, float]:
 
 
 def fit_prototypes(model: LangCellModel, states: States, classes: Classes) -> Linear:
-    """Return prototypes: the mean direction of a class's cells, in which its text counts as `TEXT_CELLS` cells.
+    """Return prototypes, in the space of the texts and in that of the genes; a class without cells is its text alone.
 
-    The logits are those of the model's own candidates, with the prototype in place of the text; a class without cells
-    is its text alone.
+    In the joint space a prototype is the mean direction of a class's cells, in which its text counts as `TEXT_CELLS`
+    cells; it takes the place of the text in the model's own logits. Beside that stands the nearest centroid over the
+    expression of the most variable genes, centred, at a mean square of 1: a centroid is drawn to the middle of all
+    cells as if `MIDDLE_CELLS` cells of the class lay there, so few cells say little.
     """
     k = len(classes.labels)
     sums = np.zeros((k, states.joint.shape[1]))
@@ -233,9 +237,15 @@ def fit_prototypes(model: LangCellModel, states: States, classes: Classes) -> Li
     mixed = sums + TEXT_CELLS * classes.vectors
     length = np.linalg.norm(mixed, axis=1, keepdims=True)
     vectors = mixed / np.where(length > 0, length, 1.0)
-    joint = vectors.T / model.config.temperature
-    none = np.zeros((0, k))
-    return Linear(joint, none, np.zeros(0, np.int64), none, np.zeros(k), 1.0 if model.evidence is not None else 0.0)
+    genes = variable_genes(states.expression, GENES)
+    levels = _Part.of(states.expression[:, genes].toarray(), 1.0)
+    centroids = np.zeros((k, levels.values.shape[1]))
+    np.add.at(centroids, states.truth, levels.values)
+    centroids /= np.bincount(states.truth, minlength=k)[:, None] + MIDDLE_CELLS
+    weights = CENTROID * centroids.T * levels.scale
+    bias = -0.5 * CENTROID * (centroids**2).sum(axis=1) - levels.centre @ weights
+    evidence = EVIDENCE if model.evidence is not None else 0.0
+    return Linear(vectors.T / model.config.temperature, np.zeros((0, k)), genes, weights, bias, evidence)
 
 
 def variable_genes(values: csr_matrix, count: int) -> NDArray[np.int64]:

@@ -219,6 +219,8 @@ def test_a_signal_saves_and_says_so(files: Path, tmp_path: Path, number: int, co
 
 def test_langcell_keeps_its_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, says in (
+        ([], "needs --corpus or --data"),
+        (["--corpus", tmp_path, "--gene-vectors", "x"], "does not take --gene-vectors"),
         (["--data", tmp_path], "needs --text-tower"),
         (["--data", tmp_path, "--text-tower", "x", "--corpus", tmp_path], "does not take --corpus"),
         (["--data", tmp_path / "none", "--text-tower", "x"], "is not a folder"),

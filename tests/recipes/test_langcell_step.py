@@ -29,7 +29,7 @@ GENES, CLS, CELLS, TEXTS = 40, 42, 7, 5
 TYPES = ["CL:0000084", "CL:0000624", "CL:0000236", "CL:0000576", "CL:0000182"]  # the second is a kind of the first
 LIMIT = 9
 CONFIG = ObjectivesConfig(
-    ObjectiveWeights(0.7, 1.3, 0.9, 1.1), temperature=0.2, masked_cells=4, matched_cells=3, chunk=3, pair_chunk=2
+    ObjectiveWeights(0.7, 1.3, 0.9, 1.1), temperature=0.2, hard_temperature=0.2, masked_cells=4, matched_cells=3, chunk=3, pair_chunk=2
 )
 
 
@@ -96,7 +96,7 @@ def make(
 
 def written_out(step: Step, trained: TrainingModule, number: int) -> dict[str, Tensor]:
     """The weighted losses of a step with one graph over everything, pairs and masks as the step draws them."""
-    batch, made, config = minibatch(number), trained.model, step.config
+    batch, made = minibatch(number), trained.model
     weights = step.weights
     first, second = made.cells(batch.first)[0], made.cells(batch.second)[0]
     words = made.texts(*batch.texts)
@@ -185,6 +185,19 @@ def test_a_step_is_a_function_of_its_number() -> None:
     assert all(torch.equal(first[name], gradient) for name, gradient in gradients(trained).items())
     trained.zero_grad(set_to_none=True)
     assert step(3) != once
+
+
+@pytest.mark.parametrize("kind", ["bag", "bert"])
+def test_every_loss_of_a_minibatch_falls_in_20_steps(kind: str) -> None:
+    step, trained = make(kind)
+    optimiser = torch.optim.AdamW(trained.parameters(), lr=2e-2)
+    told = []
+    for _ in range(20):
+        optimiser.zero_grad(set_to_none=True)
+        told.append(step(0))
+        optimiser.step()
+    for name in ("masked", "cell_cell", "cell_text", "matching"):
+        assert told[-1][name] < 0.9 * told[0][name], name
 
 
 def test_stages_have_their_objectives() -> None:
@@ -281,6 +294,6 @@ def test_wrong_configurations_are_refused() -> None:
         ObjectiveWeights(cell_text=0)
     with pytest.raises(ConfigError, match="above 0"):
         ObjectiveWeights(0, 0, 0, 0)
-    for wrong in ({"text_relation": "kin"}, {"temperature": 0.0}, {"decay": 1.0}, {"chunk": 0}, {"masked_cells": -1}):
+    for wrong in ({"text_relation": "kin"}, {"temperature": 0.0}, {"hard_temperature": 0.0}, {"decay": 1.0}, {"chunk": 0}, {"masked_cells": -1}):
         with pytest.raises(ConfigError):
             replace(CONFIG, **wrong)

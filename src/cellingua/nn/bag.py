@@ -18,6 +18,8 @@ from cellingua.nn.batch import CellBatch, CellStates
 from cellingua.nn.transformer import EncoderLayer, LayerConfig, initialise
 
 N_FEATURES = 3
+#: Scale of a cell's state as a whole at the start: attention that knows nothing yet must not drown it among the tokens'.
+WHOLE = 3.0
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class TopTokens(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config.layer()) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.layer_width)
         self.whole = nn.Sequential(nn.Linear(config.pooled, config.layer_width), nn.LayerNorm(config.layer_width))
+        nn.init.constant_(self.whole[1].weight, WHOLE)
         self.leave = nn.Linear(config.layer_width, config.pooled) if config.top_pooled else None
         initialise(self)
         if self.leave is not None:

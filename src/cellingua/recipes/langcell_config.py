@@ -49,7 +49,9 @@ class ObjectivesConfig:
     weights
         See `ObjectiveWeights`.
     temperature
-        Of both contrasts, and of the draw of hard negatives.
+        Of both contrasts.
+    hard_temperature
+        Of the draw of hard pairs: similarities are divided by it before the softmax. The lower, the harder.
     text_relation, cell_relation
         What cells of one text or of wider and narrower types are to each other, in the contrast of cells with texts
         and of cells with cells: one of `cellingua.recipes.relations.RELATIONS`.
@@ -73,6 +75,7 @@ class ObjectivesConfig:
 
     weights: ObjectiveWeights = field(default_factory=ObjectiveWeights)
     temperature: float = 0.05
+    hard_temperature: float = 0.05
     text_relation: str = "multi_positive"
     cell_relation: str = "masked"
     decay: float = 0.5
@@ -90,8 +93,8 @@ class ObjectivesConfig:
         for name in ("text_relation", "cell_relation"):
             if getattr(self, name) not in RELATIONS:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}.", " or ".join(map(repr, RELATIONS)))
-        if not self.temperature > 0:
-            raise ConfigError(f"The temperature is {self.temperature:g}.", "above 0")
+        if not (self.temperature > 0 and self.hard_temperature > 0):
+            raise ConfigError(f"The temperatures are {self.temperature:g} and {self.hard_temperature:g}.", "above 0")
         if not 0 < self.decay < 1 or self.horizon < 1:
             raise ConfigError(f"Closeness decays by {self.decay:g} up to {self.horizon} steps.", "0 to 1, and 1 step")
         if min(self.chunk, self.pair_chunk, self.match_every) < 1 or min(self.masked_cells, self.matched_cells) < 0:

@@ -241,7 +241,7 @@ class Step:
             batch.text_of,
             self.of_texts(batch).wrong,
             torch.from_numpy(np.sort(chosen)),
-            self.config.temperature,
+            self.config.hard_temperature,
             generator,
         )
 

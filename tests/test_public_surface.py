@@ -89,15 +89,24 @@ def verbs() -> dict[str, argparse.ArgumentParser]:
     return dict(choices)
 
 
+def with_kinds(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of a verb, and those of its kinds if it has some."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action.choices.values()
+
+
 def test_every_verb_has_help_and_stands_in_the_readme() -> None:
     told = main.build_parser().format_help()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(verbs()) >= 4
     for verb, parser in verbs().items():
         assert re.search(rf"^    {verb} +\S", told, re.MULTILINE), f"{verb} has no line in --help"
-        assert parser.description, verb
-        silent = [action.dest for action in parser._actions if not action.help]
-        assert silent == [], f"{verb}: no help for {silent}"
+        for part in with_kinds(parser):
+            assert part.description, part.prog
+            silent = [action.dest for action in part._actions if not action.help]
+            assert silent == [], f"{part.prog}: no help for {silent}"
         assert re.search(rf"\bcellingua {verb}\b", readme), f"README.md does not show 'cellingua {verb}'"
 
 
@@ -110,7 +119,8 @@ def test_the_readme_shows_no_verb_and_no_option_that_is_not_there() -> None:
             continue
         assert verb in verbs()
         options = re.findall(r"(?<!\S)--[a-z-]+", rest.split("#")[0])
-        assert [option for option in options if option not in verbs()[verb]._option_string_actions] == []
+        known = {option for part in with_kinds(verbs()[verb]) for option in part._option_string_actions}
+        assert [option for option in options if option not in known] == []
 
 
 def test_every_public_function_and_class_is_documented() -> None:
@@ -133,6 +143,10 @@ def test_every_public_function_and_class_is_documented() -> None:
 
 PICKLES = {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
 RUNS_TEXT = {"eval", "exec", "compile", "__import__"}
+
+
+#: The one reader of pickles, whose `find_class` knows two names; tests/models/test_pickles.py attacks it.
+RESTRICTED = re.compile(r"models/pickles\.py: line \d+ imports pickle")
 
 
 def dangers(text: str) -> Iterator[str]:
@@ -173,7 +187,8 @@ def test_nothing_runs_what_a_file_brings_along() -> None:
         for path in sorted(SOURCE.rglob("*.py"))
         for danger in dangers(path.read_text(encoding="utf-8"))
     ]
-    assert not found, "\n".join(found)
+    assert [danger for danger in found if not RESTRICTED.fullmatch(danger)] == []
+    assert sum(bool(RESTRICTED.fullmatch(danger)) for danger in found) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         "code that a checkpoint may hold is ever run.",
         epilog="Example: cellingua convert langcell ckpt/ my_langcell --tokenizer vocab.txt",
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, help="what the checkpoint is")
     _add_langcell(kinds, common)
     _add_geneformer(kinds, common)
     for kind, label in (("cellm", "CellLM"), ("scbert", "scBERT")):

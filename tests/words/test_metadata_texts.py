@@ -133,6 +133,17 @@ def test_distinct_rows_are_those_of_a_plain_loop(rows: list[tuple[str | None, st
     assert found == list(dict.fromkeys(plain))
 
 
+def test_distinct_rows_of_more_combinations_than_a_number_holds() -> None:
+    rng = np.random.default_rng(0)
+    values = np.array([f"v{number}" for number in range(900)], dtype=object)
+    columns = [values[rng.integers(900, size=2000)][rng.integers(0, 2000, 4000) // 3] for _ in range(12)]
+    rows, index = distinct_rows(columns)  # 900 ** 12 combinations
+    plain = list(zip(*columns, strict=True))
+    assert [rows[place] for place in index] == plain
+    assert rows == list(dict.fromkeys(plain))
+    assert distinct_rows([[], []])[0] == []
+
+
 def test_the_cell_type_is_never_dropped_and_the_rest_at_random() -> None:
     obs = table(400)
     full = each(describe_cells(obs, template="names"))

@@ -194,10 +194,16 @@ def distinct_rows(columns: Sequence[Any]) -> tuple[list[tuple[str, ...]], NDArra
         raise InputError(f"Columns have {', '.join(map(str, sorted(lengths)))} values.", "one value a cell in each")
     index = np.zeros(lengths.pop() if lengths else 0, dtype=np.int64)
     coded = [_codes(column) for column in columns]
+    size = 1
     for codes, values in coded:
-        # Codes are made dense again after every column, so that their product never overflows.
-        index = pd.factorize(index * len(values) + codes)[0].astype(np.int64)
-    _, first = np.unique(index, return_index=True)
+        if size * len(values) >= 1 << 62:  # codes are made dense again before their product would overflow
+            index = pd.factorize(index)[0].astype(np.int64)
+            size = int(index.max(initial=0)) + 1
+        index = index * len(values) + codes
+        size *= len(values)
+    index = pd.factorize(index)[0].astype(np.int64)
+    first = np.zeros(int(index.max(initial=-1)) + 1, dtype=np.int64)
+    first[index[::-1]] = np.arange(len(index))[::-1]  # of several places the last one written stays: the first cell
     chosen = [[values[code] for code in codes[first].tolist()] for codes, values in coded]
     return list(zip(*chosen, strict=True)) if chosen else [() for _ in first], index
 

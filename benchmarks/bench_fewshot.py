@@ -219,7 +219,7 @@ def report(args: argparse.Namespace, model: Any, chosen: dict[str, Prepared], ke
         **headline(runs, list(chosen), unseen),
         "sets": about,
         "tables": tables(runs, titles, seen),
-        "runs": [list(run) for run in runs[:1]] + [list(run.values()) for run in runs],
+        "runs": [",".join(map(str, line)) for line in (*runs[:1], *(run.values() for run in runs))],  # head, then lines
     }
     seeds = {"first draw": FIRST_SEED}
     paths = dict.fromkeys(prepared.cells.path for prepared in chosen.values())

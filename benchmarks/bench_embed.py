@@ -42,7 +42,7 @@ from cellingua.nn.transformer import CellTower, CellTowerConfig
 
 SEED = 0
 MINIBATCH = 32
-SOME = 32  # cells for what is measured once and has no bar
+SOME = 16  # cells for what is measured once and has no bar
 FEW = 8  # the shortest of them, for a cosine in emulated arithmetic
 SHORT = 100  # tokens of a cell of a small panel
 TOGETHER = 4_096

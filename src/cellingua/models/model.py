@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.ranked import RankedCells, rank_tokens
-from cellingua.core.errors import InputError, ModelError
+from cellingua.core.errors import InputError, LabelError, ModelError
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.batch import CellBatch, CellStates
@@ -23,7 +23,6 @@ from cellingua.nn.heads import unit
 from cellingua.nn.packing import PackedTower, packable
 from cellingua.nn.precision import Precision, choose
 from cellingua.nn.transformer import CellTower
-from cellingua.words.describing import describe_term
 from cellingua.words.wordpiece import WordPiece
 
 if TYPE_CHECKING:
@@ -303,12 +302,24 @@ class LangCellModel:
         for place, (term, text) in enumerate(zip(candidates.term_ids, candidates.texts, strict=True)):
             row = None if text else self._row_of_term.get(term or "")
             if row is None:
-                unread[place] = text or describe_term(term or "")
+                unread[place] = text or self._described(term)
             else:
                 out[place] = self.term_vectors[row]
         if unread:
             out[list(unread)] = self.encode_texts(list(unread.values()))
         return out
+
+    def _described(self, term: str | None) -> str:
+        """Return the text of a term that has no stored vector."""
+        from cellingua.words.describing import describe_term  # brings pandas, which no model that is whole needs
+
+        try:
+            return describe_term(term or "")
+        except LabelError as error:
+            raise ModelError(
+                f"The model {self.name} has no vector for {term!r}, and the ontology no such term.",
+                f"a term of the ontology ({len(self.term_ids):,} of them have a vector), or a text for it",
+            ) from error
 
     def prepare(self, candidates: CandidateTexts) -> Prepared:
         """Return candidates as `logits` takes them."""

@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 from benchmarks.bench_annotate import THREADS, cold
 from benchmarks.common import at_least, below, shared_folder, write_result
 
-CELLS, EXACT, TEXTS, SEED = 128, 16, 64, 0
+CELLS, EXACT, TEXTS, SEED = 128, 8, 32, 0
 MEMORY = 6.0
 PIECES = 30_522
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -170,6 +170,7 @@ def test_labels_of_every_kind(
         ("score", [], "holds numbers"),
         ("rare", ["--test-share", "0.2"], "has one cell"),
         ("rare", ["--method", "full", "--validation-share", "0.2"], "has one cell"),
+        ("rare", ["--validation-share", "0.2"], "has one cell"),
         ("celltype", ["--donor-key", "donro"], "no column 'donro'"),
         ("celltype", ["--test-share", "1.5"], "test share"),
         ("celltype", ["--method", "cellm"], "CellLM"),

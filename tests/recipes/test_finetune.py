@@ -201,6 +201,13 @@ def test_validation_cells_that_are_given_are_used(small_model: LangCellModel) ->
     assert tuned.comparison["cells"] == 30
 
 
+def test_a_share_or_none_is_as_asked_for(small_model: LangCellModel) -> None:
+    by_share = tune(small_model, cells(), FinetuneConfig(validation_share=0.25))
+    assert by_share.comparison["on"] == "a share of each class"
+    assert 10 <= by_share.comparison["cells"] <= 20
+    assert tune(small_model, cells(), FinetuneConfig(validation_share=0.0)).comparison == {}
+
+
 def test_class_weights() -> None:
     truth = np.array([0, 0, 0, 1])
     balanced = class_weights("balanced", truth, 3)

@@ -132,6 +132,20 @@ def test_the_bar_is_the_default_method_against_both_baselines(bench: Any) -> Non
     assert not any(bar["ok"] for bar in main.bars(runs[1:], ["baron"], ["baron"]).values())
 
 
+def test_quick_methods_come_first_and_the_bar_before_the_rest(bench: Any) -> None:
+    main = bench("bench_fewshot")
+    sets = ["baron", "zheng_sorted"]
+    todo = list(main.jobs(sets, ["1", "5", "2:1"], 2))
+    keys = [(method.name, *rest) for method, *rest in todo]
+    assert len(set(keys)) == len(keys)
+    slow = [method.slow for method, *_ in todo]
+    assert slow == sorted(slow)
+    quick = [job for job in todo if not job[0].slow]
+    assert len(quick) == sum(not method.slow for method in bench("fewshot_methods").METHODS) * 2 * 3 * 2
+    assert [job[2] for job in quick][: len(quick) // 3] == ["5"] * (len(quick) // 3)
+    assert [key for key in keys if key[0] == "langcell"] == [("langcell", "zheng_sorted", "5", 0)]
+
+
 def test_what_was_measured_is_kept_and_a_line_cut_short_is_measured_again(bench: Any, tmp_path: Path) -> None:
     main, methods = bench("bench_fewshot"), bench("fewshot_methods")
     store = main.Store(tmp_path, "abc")

@@ -170,8 +170,8 @@ def make_rows(prefix: str, terms: dict[str, dict]) -> list[tuple[str, ...]]:
         if prefix == "UBERON":
             definition = re.sub(r"(?<!\.)\.\.$", ".", SOURCE_MARK.sub("", definition))
         if term["deprecated"]:
-            # Kept so that metadata of former years can be read; in CL all of them, so that an obsolete id can be refused
-            # by its name.
+            # Kept so that metadata of former years can be read; in CL all of them, so that an obsolete id can be
+            # refused by its name.
             replaced_by = term.get("replaced_by", "")
             if prefix == "CL" or (replaced_by in terms and not terms[replaced_by]["deprecated"]):
                 rows.append((term_id, name, "", "", replaced_by, "x"))

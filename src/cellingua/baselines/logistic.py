@@ -8,17 +8,13 @@ compare with scikit-learn on the genes themselves.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from cellingua.baselines.form import Floats, Labels, coded, softmax
 from cellingua.baselines.normalise import Components, axes_of, inner_products, log_normalised
-
-FLAT = 64 * np.finfo(float).eps  # a smaller relative gain ends the search, as in scikit-learn
+from cellingua.baselines.softmax_regression import fit_softmax
 
 
 class LogisticRegression:
@@ -58,8 +54,18 @@ class LogisticRegression:
         if self._axes is not None:
             values = csr_matrix(self._axes.transform(values))
         coordinates, back = _span(values)
-        inner, self.intercepts = self._solve(coordinates, codes)
-        self.weights = np.asarray(values.T @ (back @ inner)) if back is not None else inner
+        found = fit_softmax(
+            coordinates,
+            codes,
+            len(self.classes),
+            penalty=1 / self.c,
+            bias_penalty=0.0,
+            tolerance=self.tolerance / self.c,
+            steps=self.steps,
+        )
+        self.weights, self.intercepts = found.weights, found.bias
+        if back is not None:
+            self.weights = np.asarray(values.T @ (back @ found.weights))
         return self
 
     def predict_proba(self, counts: csr_matrix, totals: Floats | None = None) -> Floats:
@@ -68,27 +74,6 @@ class LogisticRegression:
         if self._axes is None:
             return softmax(np.asarray(values @ self.weights) + self.intercepts)
         return softmax(self._axes.transform(values) @ self.weights + self.intercepts)
-
-    def _solve(self, x: Floats, codes: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Return weights (d, K) and intercepts (K,) on coordinates `x` (n, d)."""
-        d, k = x.shape[1], len(self.classes)
-        wanted = np.eye(k)[codes]
-        rows = np.arange(len(x))
-
-        def loss(flat: Floats) -> tuple[float, Floats]:
-            weights = flat.reshape(d + 1, k)
-            logits = x @ weights[:d] + weights[d]
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            total = np.exp(shifted).sum(axis=1)
-            value = self.c * float((np.log(total) - shifted[rows, codes]).sum()) + 0.5 * float((weights[:d] ** 2).sum())
-            error = self.c * (np.exp(shifted) / total[:, None] - wanted)
-            gradient = np.concatenate([x.T @ error + weights[:d], error.sum(axis=0, keepdims=True)])
-            return value, gradient.ravel()
-
-        options: dict[str, Any] = {"maxiter": self.steps, "gtol": self.tolerance, "ftol": FLAT, "maxls": 50}
-        start: Any = np.zeros((d + 1) * k)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(d + 1, k)  # type: ignore[call-overload]
-        return found[:d], found[d]
 
 
 def _span(values: csr_matrix) -> tuple[Floats, Floats | None]:

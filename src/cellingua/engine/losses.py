@@ -136,7 +136,8 @@ class _Related:
 class MultiPositive:
     """Several rows of `b` are right for a row of `a`, and some pairs are neither right nor wrong.
 
-    The target of a row is even over its right columns, or as they are weighed; with one each and nothing ignored this is `InfoNCE`.
+    The target of a row is even over its right columns, or as they are weighed; with one each and nothing ignored this
+    is `InfoNCE`.
 
     Parameters
     ----------

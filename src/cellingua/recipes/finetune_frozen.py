@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix
 
+from cellingua.baselines.softmax_regression import fit_softmax
 from cellingua.core.errors import ModelError
 from cellingua.models.evidence import expression
 from cellingua.models.model import LangCellModel
 from cellingua.models.tuned import LinearHead, encode, evidence_of
 from cellingua.recipes.finetune_config import LabelledCells, class_weights
-from cellingua.recipes.softmax_regression import fit_softmax
 from cellingua.words.describing import describe_label
 from cellingua.words.naming import name_label
 

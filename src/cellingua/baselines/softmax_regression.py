@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with an offset: arrays in, arrays out.
+"""The one solver of multinomial logistic regression: the baseline's, and with an offset that of fine-tuned heads.
 
 The prior of the weights is Gaussian and centred on zero, so what is known beforehand (zero-shot logits) goes into the
 offset: with no evidence from the cells, the answer is that of the offset.
@@ -7,6 +7,7 @@ offset: with no evidence from the cells, the answer is that of the offset.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from scipy.optimize import minimize
 Floats = NDArray[np.floating]
 #: Of the penalty on the weights that is put on the biases too: they must be finite even for classes that are split off.
 BIAS_PENALTY = 1e-3
-STEPS = 500
+FLAT = 64 * np.finfo(float).eps  # a smaller relative gain ends the search, as in scikit-learn
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ def fit_softmax(
     offset: Floats | None = None,
     weight: Floats | None = None,
     penalty: float = 1.0,
+    bias_penalty: float = BIAS_PENALTY,
+    tolerance: float = 1e-5,
+    steps: int = 500,
 ) -> Fitted:
     """Return the weights at the maximum of the posterior.
 
-    Minimised is ``sum_i w_i CE_i + penalty / 2 (|W|^2 + BIAS_PENALTY |b|^2)``.
+    Minimised is ``sum_i w_i CE_i + penalty / 2 (|W|^2 + bias_penalty |b|^2)``.
 
     Parameters
     ----------
@@ -58,6 +62,10 @@ def fit_softmax(
         (cells,): of each cell; 1 by default.
     penalty
         Precision of the prior, above 0.
+    bias_penalty
+        Share of it that holds the biases; 0 leaves them free, as scikit-learn does.
+    tolerance, steps
+        L-BFGS stops where no entry of the gradient is larger, or after so many steps.
 
     Notes
     -----
@@ -86,12 +94,14 @@ def fit_softmax(
         error *= share[:, None]
         slope = np.empty_like(table)
         slope[:inner] = given.T @ error + penalty * table[:inner]
-        slope[inner] = error.sum(axis=0) + BIAS_PENALTY * penalty * table[inner]
-        value += 0.5 * penalty * (float((table[:inner] ** 2).sum()) + BIAS_PENALTY * float((table[inner] ** 2).sum()))
+        slope[inner] = error.sum(axis=0) + bias_penalty * penalty * table[inner]
+        size = float((table[:inner] ** 2).sum()) + bias_penalty * float((table[inner] ** 2).sum())
+        value += 0.5 * penalty * size
         return value, slope.ravel()
 
     start = np.zeros((inner + 1) * classes)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "ftol": 1e-12, "gtol": 1e-5}).x
+    options: dict[str, Any] = {"maxiter": steps, "gtol": tolerance, "ftol": FLAT, "maxls": 50}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x  # type: ignore[call-overload]
     table = found.reshape(inner + 1, classes)
     weights = table[:inner] if basis is None else basis.T @ table[:inner]
     return Fitted(weights, table[inner])

@@ -40,6 +40,8 @@ class LangCellConfig:
         Most gene tokens of a cell that are kept, any ``<cls>`` not counted; None keeps all.
     text_limit
         Most word pieces of a text, ``[CLS]`` and ``[SEP]`` included.
+    match_limit
+        The same of a text that looks at a cell, as it was trained; None for `text_limit`.
     text_adapter
         Hidden width of a two-layer correction of the text projection; 0 for LangCell's linear one.
     cell_adapter
@@ -60,6 +62,7 @@ class LangCellConfig:
     temperature: float = 0.05
     token_limit: int | None = 2047
     text_limit: int = 512
+    match_limit: int | None = None
     text_adapter: int = 0
     cell_adapter: int = 0
     match_head: bool = False

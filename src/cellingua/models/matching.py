@@ -91,7 +91,7 @@ def prepare_match(
     """
     check_match(model, mode)
     pairs = zip(candidates.texts, candidates.term_ids, strict=True)
-    ids, mask = model.pieces([text or describe_term(term or "") for text, term in pairs])
+    ids, mask = model.pieces([text or describe_term(term or "") for text, term in pairs], matched=True)
     head = model.module.match_head
     assert head is not None  # by check_match
     matcher = Matcher(model.module.text_tower, head, ids, mask, model.reading.name)

@@ -275,9 +275,14 @@ class LangCellModel:
             yield order[max(0, stop - size) : stop]
             stop -= size
 
-    def pieces(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return texts as the text tower reads them: ids int64 and mask bool (K, L); loads the tower if need be."""
+    def pieces(self, texts: Sequence[str], *, matched: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return texts as the text tower reads them, alone or `matched` with cells: ids int64 and mask bool (K, L).
+
+        Loads the tower if need be.
+        """
         limit = min(self.config.text_limit, self.config.text.positions)
+        if matched and self.config.match_limit is not None:
+            limit = min(limit, self.config.match_limit)
         ids, mask = self._wordpiece.encode(texts, max_length=limit)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 

@@ -275,6 +275,7 @@ def build(config: RecipeConfig, genes: GeneTable, tower: TextTower, material: Ma
             bag=bag,
             temperature=config.objectives.temperature,
             token_limit=config.token_limit,
+            match_limit=config.match_pieces if matched else None,
             match_head=matched,
             gene_table=config.name,
         )

@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,23 @@ def overview(only: str | None = None) -> str:
         rows.append([title, shown or MISSING, (filled(beside, figures) or "") if shown else ""])
         if result and shown:
             used[name] = result
-    notes = sorted({hardware(result) for result in used.values()})
-    return "\n\n".join([table(["what", "measured", "compared with"], rows), *notes])
+    return "\n\n".join([table(["what", "measured", "compared with"], rows), *notes(used.values())])
+
+
+def notes(results: Iterable[dict[str, Any]]) -> list[str]:
+    """Return one line for each machine that results were measured on; a package of two versions is named twice."""
+    together: dict[str, dict[str, list[str]]] = {}
+    machines = {}
+    for result in results:
+        machine = json.dumps(result["hardware"], sort_keys=True)
+        machines[machine] = result["hardware"]
+        for package, version in result["versions"].items():
+            held = together.setdefault(machine, {}).setdefault(package, [])
+            held.extend([version] if version not in held else [])
+    return [
+        hardware({"hardware": on, "versions": {name: " and ".join(held) for name, held in together[machine].items()}})
+        for machine, on in machines.items()
+    ]
 
 
 def hardware(result: dict[str, Any]) -> str:

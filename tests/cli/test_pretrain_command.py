@@ -68,7 +68,7 @@ def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("toy_recipe")
     module.ToyConfig, module.preset, module.run = ToyConfig, lambda name: ToyConfig(), toy_run
     monkeypatch.setitem(sys.modules, "toy_recipe", module)
-    monkeypatch.setitem(pretrain.CORPUS_RECIPES, "cellm", ("toy_recipe", "ToyConfig"))
+    monkeypatch.setitem(pretrain.CORPUS_RECIPES, "cellm", ("toy_recipe", "ToyConfig", "toy"))
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,42 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         adata.obs["disease"] = ["normal", "glioma"] * 12
         adata.write_h5ad(folder / f"{name}.h5ad")
     return folder
+
+
+def test_langcell_trains_on_a_corpus(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "name": "small",
+        "description": "For a test.",
+        "cell": {
+            "vocabulary": 3,
+            "cls_token": 2,
+            "layers": 1,
+            "width": 8,
+            "heads": 2,
+            "feedforward": 8,
+            "positions": 12,
+        },
+        "text": {"vocabulary": 18000, "layers": 1, "width": 8, "heads": 2, "feedforward": 8, "positions": 12},
+        "joint_width": 6,
+        "genes": "corpus",
+        "texts": {"templates": ["names"], "limit": 12},
+        "terms": "seen",
+        "first": {"steps": 9},
+        "batch": 16,
+        "train": {"steps": 9, "checkpoint_every": 2},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words = ["--corpus", files, "--label-columns", "cell_type=truth", "--config", tmp_path / "config.json"]
+    words += ["--steps", 2, "--batch", 6, "--quiet", "-o", tmp_path / "out"]
+    assert main(["pretrain", "langcell", *map(str, words)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "small")
+    for stage in ("first", "second"):
+        run = json.loads((tmp_path / "out" / stage / "checkpoint" / "run.json").read_text())
+        assert run["step"] == 2
+        assert (run["config"]["recipe"]["batch"], run["config"]["recipe"]["block"]) == (6, 2)
+    # Without a column that says the type, nothing can be said of a cell.
+    assert main(["pretrain", "langcell", "--corpus", str(files), "-o", str(tmp_path / "none"), "--quiet"]) == 2
+    assert "--label-columns" in capsys.readouterr().err
 
 
 def call(*words: object) -> int:
@@ -194,7 +230,7 @@ from cellingua.cli.main import main
 module = ModuleType("toy_recipe")
 module.ToyConfig, module.preset, module.run = here.ToyConfig, lambda name: here.ToyConfig(), here.toy_run
 sys.modules["toy_recipe"] = module
-pretrain.CORPUS_RECIPES["cellm"] = ("toy_recipe", "ToyConfig")
+pretrain.CORPUS_RECIPES["cellm"] = ("toy_recipe", "ToyConfig", "toy")
 sys.exit(main(sys.argv[3:]))
 """
 

@@ -51,7 +51,8 @@ CONFIG = RecipeConfig(
         symmetric=False, masked_cells=6, matched_cells=4, match_every=2, chunk=64, pair_chunk=64, keep=None
     ),
     first=StageConfig(5, 4e-3),
-    second=StageConfig(11, 4e-3),
+    matched=StageConfig(7, 4e-3),
+    second=StageConfig(4, 4e-3),
     stage_batch=16,
     match_pieces=12,
     train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),

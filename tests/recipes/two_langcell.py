@@ -6,10 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:0] = sys.argv[3:]
-
 from safetensors.torch import save_file
-from test_langcell_corpus import CONFIG, Memory
 
 from cellingua.core.progress import Silent
 from cellingua.recipes.langcell_config import StageConfig
@@ -19,6 +16,9 @@ from cellingua.training.place import OneProcess, PlaceConfig, make_place, whole
 
 def main() -> None:
     """Train a few steps of both stages."""
+    sys.path[:0] = sys.argv[3:]
+    from test_langcell_corpus import CONFIG, Memory
+
     folder, world = Path(sys.argv[1]), int(sys.argv[2])
     place = OneProcess() if world == 1 else make_place(PlaceConfig("cpu", world), "float64")
     # A chunk owns its random state: with chunks of one, dropout is the same however the cells are shared out.

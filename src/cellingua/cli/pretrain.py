@@ -34,10 +34,13 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         epilog="Example: cellingua pretrain cellm --corpus files/ --label-columns cancer=disease -o runs/mine",
     )
     parser.add_argument("recipe", choices=RECIPES, help="what to train")
-    parser.add_argument("--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini; langcell_paper for langcell on a corpus)")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini or _paper)"
+    )
     parser.add_argument("--config", metavar="FILE", help="your own configuration as JSON, instead of a preset")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="checkpoints, logs and the model")
-    parser.add_argument("--steps", type=int, metavar="N", help="train for N steps instead of the configuration's, N in every stage at most")
+    parser.add_argument("--steps", type=int, metavar="N", help="train for N steps, N at most in each stage")
+    parser.add_argument("--batch", type=int, metavar="N", help="cells of a minibatch instead of the configuration's")
     parser.add_argument("--seed", type=int, metavar="N", help="another seed than the configuration's")
     parser.add_argument("--resume", action="store_true", help="stop where there is no checkpoint to go on from")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -50,7 +53,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
 def _add_langcell(group: argparse._ArgumentGroup) -> None:
     kept_out = "instead of a corpus: corpus/, profiles/, markers/, and evaluation/ with cells to keep out"
     group.add_argument("--data", metavar="DIR", help=kept_out)
-    group.add_argument("--text-tower", metavar="DIR|NAME", help="a prepared text tower, a BERT folder, or a hub name; on a corpus, none starts from random weights")
+    group.add_argument("--text-tower", metavar="DIR|NAME", help="a prepared text tower, a BERT folder, or a hub name")
 
 
 def _add_corpus(group: argparse._ArgumentGroup) -> None:
@@ -161,6 +164,7 @@ def _config(
 ) -> Any:
     """Return the configuration of the call, and show it."""
     import json
+    import math
     from dataclasses import replace
 
     from cellingua.core.config import from_dict, to_dict
@@ -177,6 +181,9 @@ def _config(
     changed = {"steps": args.steps, "seed": args.seed, "precision": args.precision}
     train = replace(config.train, **{key: value for key, value in changed.items() if value is not None})
     config = replace(config, train=train)
+    if args.batch is not None:
+        blocks = {"block": math.gcd(args.batch, config.block)} if hasattr(config, "block") else {}
+        config = replace(config, batch=args.batch, **blocks)
     for stage in ("first", "second"):
         held = getattr(config, stage, None)
         if args.steps is not None and held is not None:

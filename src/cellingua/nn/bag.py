@@ -18,7 +18,7 @@ from cellingua.nn.batch import CellBatch, CellStates
 from cellingua.nn.transformer import EncoderLayer, LayerConfig, initialise
 
 N_FEATURES = 3
-#: Scale of a cell's state as a whole at the start: attention that knows nothing yet must not drown it among the tokens'.
+#: Scale of a cell's state as a whole at the start, so that attention that knows nothing yet doesn't drown it.
 WHOLE = 3.0
 
 

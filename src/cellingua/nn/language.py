@@ -111,11 +111,15 @@ class TextTower(nn.Module):
             if cells.hidden is None:
                 raise ValueError("this cell tower has no token states, so texts can't attend to them")
             memory, memory_mask = cells.hidden, cells.mask
-        place = torch.arange(ids.shape[1], device=ids.device)
-        states = self.dropout(self.norm(self.word(ids) + self.position(place)))
+        states = self.enter(ids)
         for layer in self.layers:
             states = layer(states, mask, memory, memory_mask)
         return TextStates(self._pool(states, mask), states)
+
+    def enter(self, ids: Tensor) -> Tensor:
+        """Return what the first layer reads, (B, L, width)."""
+        place = torch.arange(ids.shape[1], device=ids.device)
+        return self.dropout(self.norm(self.word(ids) + self.position(place)))
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.config.pooling == "cls":

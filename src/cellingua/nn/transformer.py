@@ -63,8 +63,14 @@ class EncoderLayer(nn.Module):
         memory_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the new states (B, L, width); without `memory`, cross-attention is skipped entirely."""
-        attention, norm = self.attention, self.attention_norm
-        states = self._around(states, norm, lambda x: attention(x, mask))
+        return self.look(self.read(states, mask), memory, memory_mask)
+
+    def read(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the states (B, L, width) after self-attention, which know nothing of a memory yet."""
+        return self._around(states, self.attention_norm, lambda x: self.attention(x, mask))
+
+    def look(self, states: Tensor, memory: Tensor | None, memory_mask: Tensor | None = None) -> Tensor:
+        """Return what `read` has returned after cross-attention, if there is a memory, and the feed-forward layer."""
         if memory is not None:
             if self.cross is None:
                 raise ValueError("this layer has no cross-attention, so it can't look at a memory")

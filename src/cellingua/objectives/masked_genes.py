@@ -49,9 +49,7 @@ class GeneMaskConfig:
             )
 
 
-def hide_genes(
-    tokens: Tensor, maskable: Tensor, n_genes: int, config: GeneMaskConfig, generator: Generators
-) -> Hidden:
+def hide_genes(tokens: Tensor, maskable: Tensor, n_genes: int, config: GeneMaskConfig, generator: Generators) -> Hidden:
     """Return `tokens` with some genes hidden; ``levels`` of the result are the genes before.
 
     Parameters

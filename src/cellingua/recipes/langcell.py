@@ -29,10 +29,10 @@ from cellingua.models.text_sources import load_text_source
 from cellingua.nn.language import TextTower
 from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
-from cellingua.recipes.langcell_config import ALIGNED, FIRST, SECOND, RecipeConfig, preset
+from cellingua.recipes.langcell_config import ALIGNED, FIRST, MATCHED, SECOND, RecipeConfig, preset
 from cellingua.recipes.langcell_eyes import looking_parts, train_parts, with_cross_attention
 from cellingua.recipes.langcell_step import Minibatch, Step
-from cellingua.recipes.langcell_towers import FeatureView, TrainingModule
+from cellingua.recipes.langcell_towers import FeatureView, LastLayerView, TrainingModule, before_last
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
 from cellingua.recipes.relations import Kinds
 from cellingua.recipes.validate import Validation, validate
@@ -42,7 +42,8 @@ from cellingua.words.wordpiece import WordPiece
 
 FIRST_TOKEN = 2  # below it: padding and mask
 BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
-DRAWS = {ALIGNED: 0, FIRST: 1 << 20, SECOND: 2 << 20}  # each stage draws minibatches of its own
+LAST_PIECES = 48  # of a text whose state before the last layer is read once
+DRAWS = {ALIGNED: 0, FIRST: 1 << 20, SECOND: 2 << 20, MATCHED: 3 << 20}  # each stage draws minibatches of its own
 
 __all__ = ["RecipeConfig", "Trained", "build", "fit", "gene_table", "preset", "run"]
 
@@ -184,11 +185,15 @@ def fit(
     closeness = {}
     if adapt:
         closeness = adapt_words(module, pieces, words, vectors, config.word_steps, progress, folder / "words")
-    train_parts(module, module.cell_tower, module.cell_projection, *looking_parts(module))
     own = vectors[[words.term_ids.index(term) for term in supported]]
     for stage, steps in stages.items():
         facts = run_facts | {"stage": stage, "vectors": hashlib.sha256(vectors.tobytes()).hexdigest()}
-        step = make_step(config, trained, FixedTexts(draws[stage], own), stage, nn.Identity())
+        parts = looking_parts(module, last_alone=stage == MATCHED)
+        train_parts(module, module.cell_tower, module.cell_projection, *parts)
+        draw = FixedTexts(draws[stage], own)
+        if stage == MATCHED:
+            draw = TextsBeforeLast(draws[stage], own, module)
+        step = make_step(config, trained, draw, stage, nn.Identity())
         train(trained, None, steps, backward_of=step, folder=folder / stage, run=facts, progress=progress)
     module.requires_grad_(False)
     background, _ = simulator.from_profiles(BACKGROUND, rng)
@@ -206,6 +211,32 @@ class FixedTexts:
     def __call__(self, step: int) -> Minibatch:
         """Return the minibatch."""
         return replace(self.draw(step), texts=self.vectors)
+
+
+class TextsBeforeLast(FixedTexts):
+    """`FixedTexts` in which texts that look at cells come as their states before the last layer, read here once."""
+
+    def __init__(self, draw: Draw, vectors: NDArray[np.float32], module: LangCellModule) -> None:
+        super().__init__(draw, vectors)
+        features, group = draw.features, 64
+        self.rows = np.concatenate(features.rows)
+        order = np.array(sorted(range(len(self.rows)), key=lambda place: len(features.texts[self.rows[place]])))
+        self.states = torch.empty((len(self.rows), module.text_tower.width))
+        for start in range(0, len(order), group):
+            some = order[start : start + group]
+            ids, mask = draw.pieces.encode([features.texts[row] for row in self.rows[some]], max_length=LAST_PIECES)
+            self.states[some] = before_last(module.text_tower, torch.from_numpy(ids), torch.from_numpy(mask))
+        self.place = {row: place for place, row in enumerate(self.rows.tolist())}
+
+    def __call__(self, step: int) -> Minibatch:
+        """Return the minibatch."""
+
+        def read(wanted: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = self.draw.features.chosen(step, wanted.numpy())
+            states = self.states[[self.place[row] for row in chosen.tolist()]]
+            return states, torch.ones((len(states), 1), dtype=torch.bool)
+
+        return replace(super().__call__(step), read=read)
 
 
 class Draw:
@@ -231,6 +262,10 @@ def make_step(
 ) -> Step:
     """Return the step of a stage."""
     objectives, shift = config.objectives, DRAWS[stage]
+    pair_view = None
+    if stage == MATCHED:
+        objectives = replace(objectives, matched_cells=0, match_every=1)
+        pair_view = LastLayerView(trained.model)
     decay = objectives.decay if objectives.needs_closeness else None
     return Step(
         trained,
@@ -244,6 +279,7 @@ def make_step(
         seed=config.train.seed,
         autocast=torch.bfloat16 if config.train.precision == "bf16" else None,
         processes=Processes(reduce=False),
+        pair_view=pair_view,
     )
 
 

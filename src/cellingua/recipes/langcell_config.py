@@ -14,7 +14,7 @@ from cellingua.recipes.presets import read_preset
 from cellingua.recipes.relations import RELATIONS
 from cellingua.training.loop import TrainConfig
 
-ALIGNED, FIRST, SECOND = "aligned", "first", "second"
+ALIGNED, FIRST, MATCHED, SECOND = "aligned", "first", "matched", "second"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ class ObjectiveWeights:
             raise ConfigError("Hard pairs are drawn by the similarity that cell_text trains, which weighs 0.")
 
     def in_stage(self, stage: str) -> ObjectiveWeights:
-        """Return the weights of a stage; the alignment that may go before both has the contrast with texts alone."""
+        """Return the weights of a stage; the alignment that may go before both has the contrast with texts alone, and
+        the stage that may go between them matches too.
+        """
         if stage == ALIGNED:
             return replace(self, masked=0.0, cell_cell=0.0, matching=0.0)
+        if stage == MATCHED:
+            return replace(self, masked=0.0, cell_cell=0.0)
         return self if stage == SECOND else replace(self, cell_text=0.0, matching=0.0)
 
 
@@ -156,12 +160,13 @@ class RecipeConfig:
         Terms too wide to teach anything.
     objectives
         See `ObjectivesConfig`.
-    first, second
-        The two stages that come after the alignment: masked genes and the contrast of cells, then all four objectives.
+    first, matched, second
+        The stages that come after the alignment: masked genes and the contrast of cells; matching in the text tower's
+        last layer alone, which costs little, with all cells of a minibatch; all four objectives in all layers.
     bag_rate
         What their rate is multiplied by for the bag and its projection, which the alignment has trained.
     stage_batch
-        Cells of a minibatch in both stages.
+        Cells of a minibatch in these stages.
     match_pieces
         Word pieces of a text that is matched, at most.
     simulate, train
@@ -186,6 +191,7 @@ class RecipeConfig:
     generic_terms: tuple[str, ...] = ()
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     first: StageConfig = field(default_factory=StageConfig)
+    matched: StageConfig = field(default_factory=StageConfig)
     second: StageConfig = field(default_factory=StageConfig)
     bag_rate: float = 0.01
     stage_batch: int = 64
@@ -211,8 +217,10 @@ class RecipeConfig:
         """Return how each stage is trained, in their order; those without steps are left out."""
         bag = tuple((f"model.{part}.*", self.bag_rate) for part in ("cell_tower", "cell_projection"))
         factors = (("model.cell_tower.top.*", 1.0), *bag)
-        later = {FIRST: self.first, SECOND: self.second}
+        later = {FIRST: self.first, MATCHED: self.matched, SECOND: self.second}
         found = {name: stage.of(self.train, factors) for name, stage in later.items() if stage.steps}
+        if not self.objectives.weights.matching:
+            found.pop(MATCHED, None)
         return {ALIGNED: self.train} | found
 
     def batches(self, stage: str) -> BatchConfig:

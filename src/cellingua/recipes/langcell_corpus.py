@@ -296,9 +296,7 @@ def fit(
     return trained
 
 
-def make_loader(
-    config: CorpusRecipeConfig, source: CellSource, prepared: Prepared, place: Place
-) -> Loader[CellBatch]:
+def make_loader(config: CorpusRecipeConfig, source: CellSource, prepared: Prepared, place: Place) -> Loader[CellBatch]:
     """Return what reads the cells of a step and makes their tokens."""
     tokens, medians = prepared.genes.columns(load_vocabulary().ensembl_ids)
     limit = config.cell.positions - 1

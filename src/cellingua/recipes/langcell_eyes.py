@@ -56,9 +56,10 @@ def start_cross_attention(tower: TextTower) -> None:
         layer.cross_norm.load_state_dict(layer.attention_norm.state_dict())  # type: ignore[union-attr]
 
 
-def looking_parts(module: LangCellModule) -> Iterator[nn.Module]:
-    """Yield what looks at cells: cross-attention and its norms, and the match head."""
-    for layer in module.text_tower.layers:
+def looking_parts(module: LangCellModule, *, last_alone: bool = False) -> Iterator[nn.Module]:
+    """Yield what looks at cells: cross-attention and its norms (of the last layer alone, if asked), the match head."""
+    layers = list(module.text_tower.layers)
+    for layer in layers[-1:] if last_alone else layers:
         if layer.cross is not None:
             yield layer.cross  # type: ignore[misc]
             yield layer.cross_norm  # type: ignore[misc]

@@ -92,6 +92,8 @@ class Step:
         See `divide_conquer`.
     processes
         Who takes part; None is every process there is.
+    pair_view
+        Reads pairs in another way than `PairView`.
     """
 
     def __init__(
@@ -108,12 +110,13 @@ class Step:
         seed: int,
         autocast: torch.dtype | None = None,
         processes: Processes | None = None,
+        pair_view: PairView | None = None,
     ) -> None:
         self.draw, self.config, self.weights, self.kinds = draw, config, weights, kinds
         self.n_genes, self.limit, self.seed = n_genes, limit, seed
         self.cell_view, self.text_view = CellView(trained.model), text_view
         self.masked_view = MaskedView(trained) if weights.masked else None
-        self.pair_view = PairView(trained.model) if weights.matching else None
+        self.pair_view = (pair_view or PairView(trained.model)) if weights.matching else None
         self.engine: dict[str, Any] = {
             "budget": math.inf if config.keep is None else config.keep,
             "autocast": autocast,
@@ -162,9 +165,7 @@ class Step:
             batches.append(self.masked(step, batch))
         return towers, batches, [chunk] * len(towers)
 
-    def _objective(
-        self, names: list[str], batch: Minibatch, told: dict[str, float]
-    ) -> Callable[..., Tensor] | None:
+    def _objective(self, names: list[str], batch: Minibatch, told: dict[str, float]) -> Callable[..., Tensor] | None:
         """Return the sum of the contrasts that weigh something; `told` gets each one's value."""
         weights, config = self.weights, self.config
         if not (weights.cell_cell or weights.cell_text):

@@ -5,7 +5,6 @@ Everything random about a chunk is in it before any forward pass, except dropout
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,10 @@ from cellingua.engine.chunks import take
 from cellingua.models.langcell import LangCellModule
 from cellingua.nn.batch import CellBatch, CellStates
 from cellingua.nn.heads import MaskedGeneHead, unit
+from cellingua.nn.language import TextTower
 from cellingua.objectives.masked import masked_loss
 from cellingua.objectives.masked_genes import GeneMaskConfig, hide_genes
 from cellingua.objectives.matching import matching_loss
-
-TEXTS_AT_A_TIME = 12  # texts of like length that look at their cells together
 
 
 class TrainingModule(nn.Module):
@@ -191,6 +189,8 @@ class MaskedView(nn.Module):
 class PairView(nn.Module):
     """Cells with texts to the loss of telling the pairs that match; there are no representations to contrast."""
 
+    at_a_time = 12  # texts of like length that look at their cells together
+
     def __init__(self, model: LangCellModule) -> None:
         super().__init__()
         self.model = model
@@ -202,26 +202,57 @@ class PairView(nn.Module):
         lengths = batch.offsets[1:] - batch.offsets[:-1]
         cell_of = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
         total, count = states.pooled.new_zeros(()), 0.0
-        for rows in _groups(batch.mask) if len(batch.match) else ():
-            logits = self._logits(states, cell_of[rows].to(device), batch.ids[rows], batch.mask[rows])
+        # Texts of like length go together.
+        order = batch.mask.sum(dim=1).argsort(stable=True)
+        for rows in order.split(self.at_a_time) if len(order) else ():
+            logits = self.logits(states, cell_of[rows].to(device), batch.ids[rows], batch.mask[rows])
             loss, n = matching_loss(logits, batch.match[rows].to(device))
             total, count = total + loss, count + n
         return states.pooled.new_zeros((len(batch), 1)), {"matching": (total, count)}
 
-    def _logits(self, states: CellStates, cell_of: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        assert states.hidden is not None
-        assert states.mask is not None
+    def logits(self, states: CellStates, cell_of: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return (n, 2): texts (n, L) beside the cells `cell_of`, int64 (n,)."""
         assert self.model.match_head is not None
-        shown = states.mask[cell_of]
-        seen = CellStates(states.pooled[cell_of], states.hidden[cell_of], None if bool(shown.all()) else shown)
         ids, mask = _trimmed(ids, mask, cell_of.device)
-        return self.model.match_head(self.model.text_tower(ids, mask, seen).hidden[:, 0])
+        return self.model.match_head(self.model.text_tower(ids, mask, _seen(states, cell_of)).hidden[:, 0])
 
 
-def _groups(mask: Tensor) -> Iterator[Tensor]:
-    """Yield rows of texts in groups of like length."""
-    order = mask.sum(dim=1).argsort(stable=True)
-    yield from order.split(TEXTS_AT_A_TIME)
+class LastLayerView(PairView):
+    """`PairView` where texts look at cells in the text tower's last layer alone, and come as what they are before it.
+
+    A text's state there does not depend on the cell, so that it is read once for a whole run (`before_last`), and the
+    match head needs that of ``[CLS]`` alone: hundreds of pairs cost what a few cost in full.
+    """
+
+    at_a_time = 1 << 20
+
+    def logits(self, states: CellStates, cell_of: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return (n, 2); `ids` are states (n, width) as `before_last` returns them."""
+        assert self.model.match_head is not None
+        layer, seen = self.model.text_tower.layers[-1], _seen(states, cell_of)
+        looked = layer.look(ids.to(cell_of.device)[:, None], seen.hidden, seen.mask)  # type: ignore[operator]
+        return self.model.match_head(looked[:, 0])
+
+
+def _seen(states: CellStates, cell_of: Tensor) -> CellStates:
+    """Return the token states of the cells `cell_of`."""
+    assert states.hidden is not None
+    assert states.mask is not None
+    shown = states.mask[cell_of]
+    return CellStates(states.pooled[cell_of], states.hidden[cell_of], None if bool(shown.all()) else shown)
+
+
+@torch.no_grad()
+def before_last(tower: TextTower, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the state of ``[CLS]`` (B, width) after the last layer's self-attention, before it looks at a cell.
+
+    The layers below look at nothing (their cross-attention's output layers must be zero, as they start).
+    """
+    nothing = tower.word.weight.new_zeros((1, 1, tower.config.encoder_width or 0))
+    states = tower.enter(ids)
+    for layer in list(tower.layers)[:-1]:
+        states = layer(states, mask, nothing)
+    return tower.layers[-1].read(states, mask)[:, 0]  # type: ignore[operator]
 
 
 def _trimmed(ids: Tensor, mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

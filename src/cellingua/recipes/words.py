@@ -92,10 +92,13 @@ class Features:
         Every third step they are the full ones, with definitions; else names and synonyms. Texts of a step are then of
         like length, which is cheap, and none gives itself away by its form.
         """
+        return [self.texts[row] for row in self.chosen(step, terms).tolist()]
+
+    def chosen(self, step: int, terms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place in `texts` of each of what `written` returns."""
         rng = np.random.default_rng([6, step])
-        if step % 3 == 0:
-            return [self.texts[self.rows[term][0]] for term in terms.tolist()]
-        return [self.texts[rng.choice(self.rows[term][1:])] for term in terms.tolist()]
+        ways = [self.rows[term][:1] if step % 3 == 0 else self.rows[term][1:] for term in terms.tolist()]
+        return np.array([rng.choice(rows) for rows in ways], np.int64)
 
     def sample(self, step: int) -> Tensor:
         """Return one way to write each term, float32 (terms, width); another draw at each step."""

@@ -164,8 +164,9 @@ class TopTokens(nn.Module):
         self.position = nn.Embedding(config.top, config.layer_width)
         self.layers = nn.ModuleList(EncoderLayer(config.layer()) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.layer_width)
-        self.whole = nn.Sequential(nn.Linear(config.pooled, config.layer_width), nn.LayerNorm(config.layer_width))
-        nn.init.constant_(self.whole[1].weight, WHOLE)
+        scaled = nn.LayerNorm(config.layer_width)
+        nn.init.constant_(scaled.weight, WHOLE)
+        self.whole = nn.Sequential(nn.Linear(config.pooled, config.layer_width), scaled)
         self.leave = nn.Linear(config.layer_width, config.pooled) if config.top_pooled else None
         initialise(self)
         if self.leave is not None:

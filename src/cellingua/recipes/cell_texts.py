@@ -5,7 +5,7 @@ The cell type is never left out first; where it is said alone a text is what a p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellingua.cells.sources import DONOR, FILE, CellSource
 from cellingua.core.errors import InputError, LabelError
+from cellingua.words.aspects import Reading
 from cellingua.words.describing import CellFacts, draw_texts, read_facts
 from cellingua.words.ontology import load_ontology
 
@@ -64,7 +65,9 @@ class CorpusTexts:
     def __init__(self, source: CellSource, config: TextConfig) -> None:
         self.config = config
         names = [name for name in source.categories if name not in (FILE, DONOR)]
-        table = {name: pd.Categorical.from_codes(*_unique(source, name)) for name in names}
+        table = {
+            name: pd.Categorical.from_codes(source.column(name), pd.Index(source.categories[name])) for name in names
+        }
         try:
             self.facts: CellFacts = read_facts(table, own_columns=config.own_columns())
         except InputError as error:
@@ -83,12 +86,7 @@ class CorpusTexts:
         return draw_texts(self.facts, cells, rng, drop=config.drop, alone=config.alone, templates=config.templates)
 
 
-def _unique(source: CellSource, name: str) -> tuple[NDArray[np.int32], list[str]]:
-    """Return the codes of a column and its values, each value once."""
-    return source.column(name), list(source.categories[name])
-
-
-def _types(rows: list[Mapping[str, object]] | list) -> tuple[list[str], NDArray[np.int64]]:
+def _types(rows: Sequence[Mapping[str, Reading]]) -> tuple[list[str], NDArray[np.int64]]:
     """Return the types that occur, as ontology ids where known, and that of each distinct row (-1: not known)."""
     ontology = load_ontology("CL")
     place: dict[str, int] = {}

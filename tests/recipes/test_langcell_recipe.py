@@ -217,7 +217,7 @@ def test_words_adapted_for_another_model_are_refused(folder: Path, done: Path) -
     tower, pieces = load_text_source(folder / "tower")
     bank = words.embed_words(tower, pieces, done / "words.safetensors", Silent())
     with pytest.raises(ConfigError, match="vectors ="):
-        words.adapt_words(model.module, pieces, bank, -model.term_vectors, 2, Silent(), done / "words")
+        words.adapt_words(model.module, pieces, bank, -model.term_vectors, 2, Silent(), done / "final" / "words")
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file"])

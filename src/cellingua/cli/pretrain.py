@@ -34,9 +34,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         epilog="Example: cellingua pretrain cellm --corpus files/ --label-columns cancer=disease -o runs/mine",
     )
     parser.add_argument("recipe", choices=RECIPES, help="what to train")
-    parser.add_argument(
-        "--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini or _paper)"
-    )
+    parser.add_argument("--preset", metavar="NAME", help="shipped configuration (default: RECIPE_mini or _paper)")
     parser.add_argument("--config", metavar="FILE", help="your own configuration as JSON, instead of a preset")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="checkpoints, logs and the model")
     parser.add_argument("--steps", type=int, metavar="N", help="train for N steps, N at most in each stage")

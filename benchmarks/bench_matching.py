@@ -207,7 +207,8 @@ def agreement(path: Path, named: str | None, cells: int) -> tuple[dict[str, Any]
     truth = drawn.obs["cell_type_ontology_term_id"].astype(str).to_numpy()
     del drawn.uns, drawn.obsm
     runs, seconds = {}, {}
-    for name, match, top in (("all", True, 0), ("top", True, TOP), ("similarity", False, TOP), ("compat", "compat", TOP)):
+    ways = (("all", True, 0), ("top", True, TOP), ("similarity", False, TOP), ("compat", "compat", TOP))
+    for name, match, top in ways:
         start = time.perf_counter()
         runs[name] = annotate(drawn.copy(), list(BLOOD), model=model, match=match, match_top=top, seed=SEED)
         seconds[name] = round(time.perf_counter() - start, 1)

@@ -253,3 +253,21 @@ def test_a_geneformer_embeds_and_names_nothing(
     assert main(["annotate", str(file), "--model", str(out), "--out-dir", str(tmp_path / "a"), "--quiet"]) == 2
     assert "is a Geneformer, which embeds cells and knows no words" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_a_geneformer_with_classes_names_them(file: Path, out: Path, tmp_path: Path) -> None:
+    write_bert(tmp_path / "gf", random_tower(CellTowerConfig(25_426, 0, 2, 8, 2, 12, 30)), prefix="bert.")
+    assert main(["convert", "geneformer", str(tmp_path / "gf"), str(out)]) == 0
+    cells = anndata.read_h5ad(file)
+    cells.obs["mine"] = ["left", "right"] * (cells.n_obs // 2)
+    cells.write_h5ad(tmp_path / "labelled.h5ad")
+    labelled, tuned = str(tmp_path / "labelled.h5ad"), str(tmp_path / "tuned")
+    assert main(["finetune", labelled, "--labels-from", "mine", "--model", str(out), "-o", tuned, "--quiet"]) == 0
+    quiet = ["--no-report", "--quiet"]
+    assert main(["annotate", labelled, "--model", tuned, "--out-dir", str(tmp_path / "named"), *quiet]) == 0
+    named = anndata.read_h5ad(next((tmp_path / "named").rglob("*.annotated.h5ad")))
+    assert set(named.obs["cellingua"]) <= {"left", "right", "unknown"}
+    assert named.obsm["X_geneformer"].shape == (cells.n_obs, 8)
+    method = ["--method", "prototypes", "-o", str(tmp_path / "none"), "--quiet"]
+    assert main(["finetune", labelled, "--labels-from", "mine", "--model", str(out), *method]) == 2
+    assert not (tmp_path / "none").exists()

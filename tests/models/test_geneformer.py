@@ -17,7 +17,7 @@ from cellingua.core.errors import ConfigError, GeneError, InputError, ModelError
 from cellingua.models.convert_geneformer import V1_ROWS, convert_geneformer
 from cellingua.models.gene_dictionaries import shipped_genes
 from cellingua.models.geneformer import CLS, EOS, GeneformerModel, load_geneformer
-from cellingua.models.shelf import load_any, load_model, load_tunable
+from cellingua.models.shelf import load_any, load_model
 from cellingua.nn.transformer import CellTower, CellTowerConfig
 
 GENES = 60
@@ -177,8 +177,6 @@ def test_it_knows_no_words(tmp_path: Path) -> None:
     assert isinstance(load_any(tmp_path / "out"), GeneformerModel)
     with pytest.raises(ModelError, match="is a Geneformer, which embeds cells and knows no words"):
         load_model(tmp_path / "out")
-    with pytest.raises(ModelError, match="is a Geneformer, which can't be fine-tuned here"):
-        load_tunable(tmp_path / "out")
 
 
 def refused(folder: Path, message: str, kind: type[InputError] = GeneError, **options: object) -> None:

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.core.files import check_writable, refuse_overwrite
     from cellingua.core.progress import Console, Silent
     from cellingua.core.runtime import pick_device, set_threads
-    from cellingua.models.shelf import load_tunable
+    from cellingua.models.shelf import load_any
     from cellingua.recipes.finetune_config import FinetuneConfig
     from cellingua.tasks.finetune import finetune_cells, read_labelled
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     with open_cells(args.file) as cells:
         diagnosis = examine(cells, layer=args.layer)
         labelled, facts = read_labelled(cells, diagnosis, args.labels_from, args.donor_key, progress)
-    model = load_tunable(args.model, device=pick_device(args.device).name)
+    model = load_any(args.model, device=pick_device(args.device).name)
     if not output.parent.is_dir():
         check_writable(output.parent)
     tuned = finetune_cells(

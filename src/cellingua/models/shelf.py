@@ -115,29 +115,7 @@ def load_annotator(
         As `load_model`.
     """
     model = load_any(name_or_folder, device, shelf, precision=precision)
-    if isinstance(model, CellLMModel) and model.head is not None:
-        return model
-    return _with_words(model, name_or_folder)
-
-
-def load_tunable(
-    name_or_folder: str | Path = DEFAULT, device: str = "cpu", shelf: Path = BUNDLED
-) -> LangCellModel | CellLMModel:
-    """Load a model that can be fine-tuned: a LangCell or a CellLM.
-
-    Raises
-    ------
-    ModelError
-        As `load_any`, and for a Geneformer.
-    """
-    model = load_any(name_or_folder, device, shelf)
-    if isinstance(model, GeneformerModel):
-        raise ModelError(
-            f"{name_or_folder} is a Geneformer, which can't be fine-tuned here.",
-            "a LangCell or a CellLM",
-            f"{DEFAULT}, or cellingua embed with this one, and a classifier of your own on its embedding",
-        )
-    return model
+    return model if model.head is not None else _with_words(model, name_or_folder)
 
 
 def load_any(

@@ -152,7 +152,7 @@ def check(model: Model, kept: LabelledCells, config: FinetuneConfig) -> None:
         raise InputError(f"There is one class only: {found[0]!r}.", "at least two classes", "another column")
     if config.method in WORDS and not isinstance(model, LangCellModel):
         raise InputError(
-            f"The method {config.method!r} needs a model that knows words, and {model.name} is a CellLM.",
+            f"The method {config.method!r} needs a model that knows words, and {model.name} knows none.",
             "a LangCell model",
             "--method classifier",
         )

@@ -21,7 +21,7 @@ from cellingua.core.files import refuse_overwrite
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device
 from cellingua.measures.splits import Split, by_share, groups_by_share
-from cellingua.models.shelf import load_tunable
+from cellingua.models.shelf import load_any
 from cellingua.models.tuned_bundle import save_tuned
 from cellingua.recipes.finetune import Tuned, judge, tune
 from cellingua.recipes.finetune_card import write_tuned_card
@@ -94,7 +94,7 @@ def finetune(
         refuse_overwrite(Path(output), force=overwrite)
     source = cells if isinstance(cells, CellFile) else open_cells(cells)
     progress = progress or Silent()
-    loaded = load_tunable(model, device=pick_device(device).name) if isinstance(model, str | Path) else model
+    loaded = load_any(model, device=pick_device(device).name) if isinstance(model, str | Path) else model
     labelled, facts = read_labelled(source, examine(source, layer=layer), labels_from, donor_key, progress)
     return finetune_cells(labelled, loaded, config, facts, test_share=test_share, output=output, progress=progress)
 
@@ -127,7 +127,7 @@ def finetune_cells(
     tuned.head.facts = {**tuned.head.facts, **tuned.facts}
     if output is not None:
         save(tuned, Path(output), model)
-        tuned.model = load_tunable(output, device=model.device)
+        tuned.model = load_any(output, device=model.device)
         tuned.head = tuned.model.head or tuned.head
     return tuned
 

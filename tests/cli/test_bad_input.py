@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_world
+from folders import everything
 
 from cellingua.cli.main import main
 
@@ -41,14 +42,6 @@ def good(tmp_path: Path) -> Path:
     path.parent.mkdir()
     cells.write_h5ad(path)
     return path
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder with its contents, and folders with a mark."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"<folder>"
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def cut(share: float) -> Callable[[Path], Path]:
@@ -133,6 +126,17 @@ SPOILT: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
+def told_on_refusal(call: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Assert that a call exits with 2 and leaves everything as it was; return what it said."""
+    before = everything(folder)
+    assert main(call) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert "unexpected" not in shown
+    assert everything(folder) == before
+    return shown
+
+
 @pytest.mark.parametrize("kind", SPOILT)
 @pytest.mark.parametrize("verb", ["annotate", "embed", "texts", "doctor"])
 def test_a_spoilt_input_exits_2_and_leaves_nothing(
@@ -145,14 +149,9 @@ def test_a_spoilt_input_exits_2_and_leaves_nothing(
 ) -> None:
     spoil, says = SPOILT[kind]
     source = spoil(good)
-    before = everything(tmp_path)
-    assert main(verbs[verb](source, tmp_path / "out" / "result")) == 2
-    shown = capsys.readouterr()
-    assert says in shown.err
-    assert source.name in shown.err
-    assert "Traceback" not in shown.err
-    assert "unexpected" not in shown.err
-    assert everything(tmp_path) == before
+    shown = told_on_refusal(verbs[verb](source, tmp_path / "out" / "result"), tmp_path, capsys)
+    assert says in shown
+    assert source.name in shown
 
 
 def there(out: Path) -> Path:
@@ -196,12 +195,7 @@ def test_a_bad_output_exits_2_and_leaves_everything_as_it_was(
 ) -> None:
     make, more, says = OUTPUTS[kind]
     out = make(tmp_path / "note.h5ad")
-    before = everything(tmp_path)
-    assert main([*verbs[verb](good, out), *more]) == 2
-    shown = capsys.readouterr().err
-    assert says in shown
-    assert "unexpected" not in shown
-    assert everything(tmp_path) == before
+    assert says in told_on_refusal([*verbs[verb](good, out), *more], tmp_path, capsys)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import small_world
 import tiny_cellm
+from folders import everything
+from interrupted_tuning import interrupted
 
 from cellingua.cli.main import main
 from cellingua.models.cellm_bundle import save_cellm
-from cellingua.recipes import finetune_run
 
 
 @pytest.fixture
@@ -38,13 +39,6 @@ def labelled(tmp_path: Path) -> Path:
     path.parent.mkdir()
     cells.write_h5ad(path)
     return path
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"<folder>"
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def tune(file: Path, out: Path, base: Path, *more: str, column: str = "celltype") -> int:
@@ -214,19 +208,10 @@ def test_an_output_that_is_there_is_kept(labelled: Path, small_model_folder: Pat
 
 
 def test_a_run_that_was_interrupted_leaves_no_model_and_goes_on(
-    labelled: Path, small_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled: Path, small_model_folder: Path, tmp_path: Path
 ) -> None:
     more = ["--method", "full", "--epochs", "3", "--learning-rate", "0.001", "--quiet"]
-    measure, calls = finetune_run.Judge.measure, []
-
-    def interrupted(self: finetune_run.Judge, done: int) -> dict[str, float]:
-        calls.append(done)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return measure(self, done)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune_run.Judge, "measure", interrupted)
+    with interrupted():
         assert tune(labelled, tmp_path / "cut", small_model_folder, *more) == 130
     assert not (tmp_path / "cut").exists()
     assert (tmp_path / "cut.training").is_dir()

@@ -179,7 +179,7 @@ def test_it_knows_no_words(tmp_path: Path) -> None:
         load_model(tmp_path / "out")
 
 
-def refused(folder: Path, message: str, kind: type[InputError] = GeneError, **options: object) -> None:
+def assert_refused(folder: Path, message: str, kind: type[InputError] = GeneError, **options: object) -> None:
     with pytest.raises(kind, match=message):
         convert_geneformer(folder / "in", folder / "out", **options)  # type: ignore[arg-type]
     assert not (folder / "out").exists()
@@ -187,24 +187,24 @@ def refused(folder: Path, message: str, kind: type[InputError] = GeneError, **op
 
 def test_v2_without_dictionaries_and_with_wrong_ones(tmp_path: Path) -> None:
     write_bert(tmp_path / "in", tower_of("V2"))
-    refused(tmp_path, "has 64 tokens, not Geneformer V1's number, and no dictionaries were given")
+    assert_refused(tmp_path, "has 64 tokens, not Geneformer V1's number, and no dictionaries were given")
     wrong = write_dictionaries(tmp_path / "short", some_genes(GENES - 1))
-    refused(tmp_path, "has 63 tokens, and .* 64 rows", dictionaries=wrong)
+    assert_refused(tmp_path, "has 63 tokens, and .* 64 rows", dictionaries=wrong)
     without = write_dictionaries(tmp_path / "v1", some_genes(GENES + 2, first_token=2))
     convert_geneformer(tmp_path / "in", tmp_path / "as_v1", dictionaries=without)
     assert not load_geneformer(tmp_path / "as_v1").config.framed
-    refused(tmp_path, r"has no <cls>", ConfigError, dictionaries=without, pooling="cls")
+    assert_refused(tmp_path, r"has no <cls>", ConfigError, dictionaries=without, pooling="cls")
 
 
 def test_other_encoders_are_told_apart(tmp_path: Path) -> None:
     config = tower_of("V2").config
     write_bert(tmp_path / "in", random_tower(replace(config, vocabulary=25_427)))
-    refused(tmp_path, "25,427 tokens, as LangCell's cell encoder has")
+    assert_refused(tmp_path, "25,427 tokens, as LangCell's cell encoder has")
     write_bert(tmp_path / "in", random_tower(replace(config, vocabulary=20_275)))
-    refused(tmp_path, "Geneformer V2's number")
+    assert_refused(tmp_path, "Geneformer V2's number")
     name = "encoder.layer.0.crossattention.self.key.weight"
     write_bert(tmp_path / "in", tower_of("V2"), more={name: torch.zeros(8, 8)})
-    refused(tmp_path, "LangCell's text encoder", ModelError)
+    assert_refused(tmp_path, "LangCell's text encoder", ModelError)
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "num_hidden_layers", "hidden_size", "max_position_embeddings"])
@@ -214,7 +214,7 @@ def test_sizes_are_compared_before_anything_is_built(tmp_path: Path, key: str, v
     path = write_bert(tmp_path / "in", tower_of("V2")) / "config.json"
     held = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**held, key: value}), encoding="utf-8")
-    refused(tmp_path, "in", ModelError, dictionaries=genes)
+    assert_refused(tmp_path, f"{key}|Expected: 1,000,000,000,000, as in config.json", ModelError, dictionaries=genes)
 
 
 def test_a_smaller_file_is_near(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_weight_that_float16_can_not_hold(tmp_path: Path) -> None:
     tower.norm.weight[0] = 1e30
     write_bert(tmp_path / "in", tower)
     genes = write_dictionaries(tmp_path / "genes", some_genes(GENES))
-    refused(tmp_path, "is not finite in float16", ModelError, dictionaries=genes, storage="float16")
+    assert_refused(tmp_path, "is not finite in float16", ModelError, dictionaries=genes, storage="float16")
 
 
 def test_v1_uses_the_shipped_genes(tmp_path: Path) -> None:

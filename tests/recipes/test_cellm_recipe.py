@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import numpy as np
 import pytest
 import small_world
 import torch
-from numpy.typing import NDArray
+from memory_source import MemorySource
 from scipy.sparse import csr_matrix
 from torch import nn
 
 from cellingua.cells.binned import BinConfig
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.loader import Loader, LoaderConfig
-from cellingua.cells.sources import CellRows, read_in_blocks
 from cellingua.core.config import from_dict, to_dict
 from cellingua.core.errors import ConfigError, CountsError, EngineError, LabelError
 from cellingua.core.progress import Silent
@@ -40,7 +38,7 @@ from cellingua.training.optimise import OptimiseConfig
 FILES = ("one.h5ad", "two.h5ad", "three.h5ad")
 
 
-class Memory:
+class Memory(MemorySource):
     """A `CellSource` in memory: three files of planted cells; two are normal, one is cancer."""
 
     def __init__(self, n: int = 40, diseases: tuple[str, ...] = ("normal", "glioma")) -> None:
@@ -64,19 +62,6 @@ class Memory:
             "donor": np.zeros(3 * n, np.int32),
             "disease": np.repeat([0, second, -1], n).astype(np.int32),
         }
-
-    def __len__(self) -> int:
-        return len(self.totals)
-
-    def read(self, rows: NDArray[np.integer]) -> CellRows:
-        labels = {name: codes[rows] for name, codes in self.codes.items()}
-        return CellRows(csr_matrix(self.counts[rows]), self.totals[rows], labels, np.asarray(rows, np.int64))
-
-    def column(self, name: str) -> NDArray[np.int32]:
-        return self.codes[name]
-
-    def blocks(self, seed: int, epoch: int, size: int) -> Iterator[CellRows]:
-        return read_in_blocks(self, seed, epoch, size)
 
 
 @pytest.fixture(scope="module")

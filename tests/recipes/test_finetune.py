@@ -11,6 +11,7 @@ import pytest
 import small_world
 import tiny_cellm
 import torch
+from interrupted_tuning import interrupted
 from scipy.sparse import csr_matrix
 
 from cellingua.core.errors import ConfigError, InputError, ModelError
@@ -23,7 +24,6 @@ from cellingua.models.model import LangCellModel
 from cellingua.models.tuned import HEAD, HEAD_WEIGHTS
 from cellingua.models.tuned_bundle import save_tuned
 from cellingua.nn.transformer import CellTower, CellTowerConfig
-from cellingua.recipes import finetune_run
 from cellingua.recipes.finetune import Tuned, tune
 from cellingua.recipes.finetune_config import METHODS, FinetuneConfig, LabelledCells, class_weights
 from cellingua.recipes.finetune_run import held_out
@@ -229,18 +229,8 @@ def test_an_epoch_is_every_row_once() -> None:
 def test_a_run_that_was_stopped_resumes_as_if_it_had_not(small_model: LangCellModel, tmp_path: Path) -> None:
     config = FinetuneConfig("full", epochs=3, batch=16, learning_rate=1e-3)
     whole = tune(small_model, cells(), config, folder=tmp_path / "whole")
-    measure, calls = finetune_run.Judge.measure, []
-
-    def interrupted(self: finetune_run.Judge, done: int) -> dict[str, float]:
-        calls.append(done)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return measure(self, done)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune_run.Judge, "measure", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            tune(small_model, cells(), config, folder=tmp_path / "cut")
+    with interrupted(), pytest.raises(KeyboardInterrupt):
+        tune(small_model, cells(), config, folder=tmp_path / "cut")
     resumed = tune(small_model, cells(), config, folder=tmp_path / "cut")
     assert resumed.history == whole.history
     judged = cells(10, seed=4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pytest
 import small_world
 import tiny_data
 import torch
-from numpy.typing import NDArray
+from memory_source import MemorySource
 from scipy.sparse import csr_matrix
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.loader import Loader
-from cellingua.cells.sources import CellRows, read_in_blocks
 from cellingua.core.errors import ConfigError, LabelError
 from cellingua.models.gene_dictionaries import V1_GENES
 from cellingua.models.langcell import count_parameters
@@ -55,7 +53,7 @@ CONFIG = CorpusRecipeConfig(
 )
 
 
-class Memory:
+class Memory(MemorySource):
     """A `CellSource` in memory: planted cells of two files with their metadata."""
 
     def __init__(self, n: int = 40) -> None:
@@ -82,19 +80,6 @@ class Memory:
             "cell_type_ontology_term_id": kinds,
             "tissue": rng.integers(-1, 3, 2 * n).astype(np.int32),
         }
-
-    def __len__(self) -> int:
-        return len(self.totals)
-
-    def read(self, rows: NDArray[np.integer]) -> CellRows:
-        labels = {name: codes[rows] for name, codes in self.codes.items()}
-        return CellRows(csr_matrix(self.counts[rows]), self.totals[rows], labels, np.asarray(rows, np.int64))
-
-    def column(self, name: str) -> NDArray[np.int32]:
-        return self.codes[name]
-
-    def blocks(self, seed: int, epoch: int, size: int) -> Iterator[CellRows]:
-        return read_in_blocks(self, seed, epoch, size)
 
 
 @pytest.fixture(scope="module")

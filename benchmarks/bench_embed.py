@@ -227,7 +227,7 @@ def main() -> int:
     """Measure; exit 0 where the bars hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packages", type=Path, help="folder that holds transformers")
-    parser.add_argument("--cells", type=int, default=256)
+    parser.add_argument("--cells", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     if args.packages is not None:

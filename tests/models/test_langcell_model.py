@@ -17,8 +17,9 @@ from cellingua.core.errors import ConfigError, InputError, ModelError
 from cellingua.models import model as model_room
 from cellingua.models.bundle import load_bundle, save_bundle
 from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.inputs import Prepared
 from cellingua.models.langcell import LangCellConfig, LangCellModule, count_parameters
-from cellingua.models.model import LangCellModel, Prepared
+from cellingua.models.model import LangCellModel
 from cellingua.models.shelf import find_model, list_models, load_model
 
 

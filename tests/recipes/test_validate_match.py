@@ -11,8 +11,9 @@ import small_world
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.doctor import examine
 from cellingua.cells.reading import open_cells
+from cellingua.models.inputs import Counts
 from cellingua.models.matching import CandidateMatch, Opinions, combination_of
-from cellingua.models.model import Counts, LangCellModel
+from cellingua.models.model import LangCellModel
 from cellingua.recipes import validate_match as module
 from cellingua.recipes.validate_match import HeldOut, validate_match
 from cellingua.tasks.annotate import annotate

@@ -36,9 +36,10 @@ from cellingua.core.files import atomic_folder, write_json, write_text
 from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.folder import CARD, CONFIG, GENES, LANGCELL, WEIGHTS, open_folder, write_config
 from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.inputs import Evidence
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.manifest import Manifest, write_manifest
-from cellingua.models.model import Evidence, LangCellModel
+from cellingua.models.model import LangCellModel
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 from cellingua.models.tuned import HEAD, read_head
 from cellingua.nn.precision import converted

@@ -18,7 +18,8 @@ from cellingua.cells.binned import BinConfig, BinnedCells, bin_cells
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ConfigError, InputError, ModelError
 from cellingua.models.gene_table import GeneTable
-from cellingua.models.model import TOKEN_BUDGET, Counts
+from cellingua.models.inputs import Counts
+from cellingua.models.model import TOKEN_BUDGET
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.performer import Performer, PerformerConfig, PerformerStates
 

@@ -29,8 +29,9 @@ from cellingua.core.errors import ConfigError, ModelError
 from cellingua.core.files import atomic_folder, write_text
 from cellingua.models.folder import CARD, CONFIG, GENEFORMER, GENES, WEIGHTS, open_folder, write_config
 from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.inputs import Counts
 from cellingua.models.manifest import write_manifest
-from cellingua.models.model import TOKEN_BUDGET, Counts
+from cellingua.models.model import TOKEN_BUDGET
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 from cellingua.models.tuned import HEAD, ClassHead, read_head
 from cellingua.nn.packing import Pack, PackedTower

@@ -17,7 +17,8 @@ from cellingua.calibration.combination import ALPHA, Combination, Judged, releas
 from cellingua.calibration.rollup import top
 from cellingua.cells.ranked import RankedCells
 from cellingua.core.errors import InputError, ModelError
-from cellingua.models.model import CandidateTexts, Counts, Floats, LangCellModel, Prepared
+from cellingua.models.inputs import CandidateTexts, Counts, Floats, Prepared, Rows
+from cellingua.models.model import LangCellModel
 from cellingua.nn.batch import CellStates
 from cellingua.nn.matching import Matcher
 from cellingua.words.describing import describe_term
@@ -100,14 +101,6 @@ def prepare_match(
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Some cells of a block of counts."""
-
-    counts: Any
-    totals: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Opinions:
     """What similarity and classifier say of n cells, before the two are made one.
 
@@ -149,7 +142,7 @@ def ask(model: LangCellModel, block: Counts, ranked: RankedCells, match: Candida
     empty = np.diff(ranked.indptr) == 0
     for rows, joint, states in model.cell_states(ranked, batch_size=BATCH):
         embedding[rows] = np.where(empty[rows, None], 0, joint)
-        similarity[rows] = _similarity(model, _Rows(block.counts[rows], block.totals[rows]), embedding[rows], match)
+        similarity[rows] = _similarity(model, Rows.of(block, rows), embedding[rows], match)
         if chosen is not None:
             chosen[rows] = top(similarity[rows], match.top)[0]
         log_odds[rows] = _log_odds(match.matcher, states, None if chosen is None else chosen[rows])

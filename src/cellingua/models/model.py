@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.ranked import RankedCells, rank_tokens
 from cellingua.core.errors import InputError, LabelError, ModelError
 from cellingua.models.gene_table import GeneTable
+from cellingua.models.inputs import CandidateTexts, Counts, Evidence, Floats, Prepared
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.nn.batch import CellBatch, CellStates
 from cellingua.nn.heads import unit
@@ -28,67 +29,8 @@ from cellingua.words.wordpiece import WordPiece
 if TYPE_CHECKING:
     from cellingua.models.tuned import ClassHead
 
-Floats = NDArray[np.float32]
 #: Tokens of a rectangle of states, at most: what keeps long cells within a few hundred MB.
 TOKEN_BUDGET = 32_768
-
-
-class Counts(Protocol):
-    """The part of a block of counts that a model reads: see `cellingua.cells.counts`."""
-
-    @property
-    def counts(self) -> Any:
-        """CSR (cells, genes of the vocabulary)."""
-
-    @property
-    def totals(self) -> Any:
-        """float64 (cells,): total over all columns of the file that count."""
-
-
-class Evidence(Protocol):
-    """A second channel beside the towers: how much the marker genes of a term speak for it in a cell."""
-
-    def score(self, block: Any, term_ids: Sequence[str | None]) -> Floats:
-        """Return what is added to the logits, float32 (cells, terms); 0 where nothing is known."""
-
-
-class CandidateTexts(Protocol):
-    """The part of a list of candidates that a model reads: see `cellingua.words.candidates`."""
-
-    @property
-    def term_ids(self) -> Sequence[str | None]:
-        """Ontology id of each candidate, None for free text."""
-
-    @property
-    def texts(self) -> Sequence[str]:
-        """Text of each candidate; empty for one whose term has a stored vector."""
-
-    @property
-    def origin(self) -> str:
-        """Where they come from: ``user``, or ``ontology`` or ``tissue``."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Candidates ready to be compared with cells.
-
-    Attributes
-    ----------
-    term_ids
-        Ontology id of each, or None.
-    vectors
-        float32 (K, joint).
-    prior
-        float32 (K,): added to the logits. Among candidates that the user did not name, terms that the model knows
-        from words alone carry a handicap.
-    temperature
-        Divides the logits.
-    """
-
-    term_ids: tuple[str | None, ...]
-    vectors: Floats
-    prior: Floats
-    temperature: float
 
 
 @dataclass

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from cellingua.core.errors import ModelError
 from cellingua.core.files import write_json
 from cellingua.models.evidence import expression
-from cellingua.models.model import Counts, LangCellModel
+from cellingua.models.inputs import Counts
+from cellingua.models.model import LangCellModel
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.gene_head import AnnotationHead
 from cellingua.nn.heads import unit

@@ -17,7 +17,8 @@ from cellingua.calibration.rollup import softmax
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.measures.classification import accuracy, macro_f1
-from cellingua.models.model import Counts, LangCellModel
+from cellingua.models.inputs import Counts, Rows
+from cellingua.models.model import LangCellModel
 from cellingua.models.tuned import ClassHead
 from cellingua.recipes.finetune_config import TRAINED, WORDS, FinetuneConfig, LabelledCells
 from cellingua.recipes.finetune_frozen import (
@@ -88,16 +89,10 @@ class Tuned:
         return softmax(np.concatenate(parts))
 
 
-@dataclass(frozen=True)
-class _Part:
-    counts: Any
-    totals: Any
-
-
-def _blocks(block: Counts) -> list[_Part]:
+def _blocks(block: Counts) -> list[Rows]:
     n = block.counts.shape[0]
     starts = range(0, max(n, 1), ROWS)
-    return [_Part(block.counts[start : start + ROWS], block.totals[start : start + ROWS]) for start in starts]
+    return [Rows.of(block, slice(start, start + ROWS)) for start in starts]
 
 
 def tune(

@@ -17,6 +17,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 from cellingua.cells.collections import CellSet
 from cellingua.models.evidence import MarkerEvidence
+from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
 from cellingua.recipes.validate_match import CELLS as MATCHED
 from cellingua.recipes.validate_match import HeldOut, MatchValidation, validate_match
@@ -29,14 +30,6 @@ SEED = 7
 #: Most that a term known from words alone may be held back. The held-out files can't say: all of their types are known
 #: from more than words, so the fit alone would rule the others out.
 MOST_HANDICAP = 6.0
-
-
-@dataclass(frozen=True)
-class Block:
-    """Counts and totals, as a model reads them."""
-
-    counts: object
-    totals: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -154,12 +147,12 @@ def _to_match(cells: CellSet, file: str) -> HeldOut:
     part = _rows(cells, file, MATCHED)
     own = sorted(set(part.terms.tolist()))
     truth = np.array([own.index(term) for term in part.terms.tolist()])
-    return HeldOut(file, Block(part.counts, part.totals), own, truth, _kinds(own)[truth])
+    return HeldOut(file, Rows(part.counts, part.totals), own, truth, _kinds(own)[truth])
 
 
 def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
     part = _rows(cells, file, CELLS)
-    block = Block(part.counts, part.totals)
+    block = Rows(part.counts, part.totals)
     embedding = model.encode_cells(model.tokenise(block))
     plain = replace(model, evidence=None, calibration={"temperature": 1.0})
     evidence = model.evidence

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellingua.calibration.combination import SIMILARITY_ALONE, Combination, Judged, fit_combination, released
+from cellingua.models.inputs import Counts
 from cellingua.models.matching import TOP, Opinions, ask, prepare_match
-from cellingua.models.model import Counts, LangCellModel
+from cellingua.models.model import LangCellModel
 from cellingua.words.candidates import Candidates, whole_ontology
 
 CELLS = 120  # of a file, at most: every cell is read beside a dozen texts

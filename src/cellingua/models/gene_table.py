@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix, csr_matrix
 
+from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ModelError
 
 HEADER = ("ensembl_id", "symbol", "token", "median")
 MAX_BYTES = 64 << 20
 GZIP = b"\x1f\x8b"
+FIRST_TOKEN = 2  # below it: padding and mask
+SCALE = 1e4
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,40 @@ class GeneTable:
         with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as handle:
             handle.write(("\n".join(lines) + "\n").encode("utf-8"))
         return buffer.getvalue()
+
+
+def number_genes(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTable:
+    """Return the table of the genes at `rows` of the vocabulary; tokens follow the order of the Ensembl ids."""
+    vocabulary = load_vocabulary()
+    order = np.argsort(vocabulary.ensembl_ids[rows])
+    rows, medians = rows[order], medians[order]
+    tokens = (FIRST_TOKEN + np.arange(len(rows))).astype(np.int32)
+    return GeneTable(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows], tokens, medians)
+
+
+def gene_medians(counts: csr_matrix, totals: NDArray[np.float64], least: int) -> NDArray[np.float64]:
+    """Return each gene's median of counts / total x 10,000 over the cells that express it.
+
+    Parameters
+    ----------
+    counts
+        CSR (cells, genes).
+    totals
+        float64 (cells,).
+    least
+        Cells that must express a gene.
+
+    Returns
+    -------
+    ndarray
+        float64 (genes,), NaN where fewer cells express it.
+    """
+    data = counts.data * np.repeat(SCALE / np.maximum(totals, 1), np.diff(counts.indptr))
+    columns = csc_matrix(csr_matrix((data, counts.indices, counts.indptr), counts.shape))
+    medians = np.full(counts.shape[1], np.nan)
+    for gene in np.flatnonzero(np.diff(columns.indptr) >= least):
+        medians[gene] = np.median(columns.data[columns.indptr[gene] : columns.indptr[gene + 1]])
+    return medians
 
 
 def read_gene_table(path: Path) -> GeneTable:

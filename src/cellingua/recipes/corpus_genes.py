@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
-from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.sources import CellSource
 from cellingua.core.errors import CountsError
 from cellingua.models.gene_dictionaries import V1_TABLE
-from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.gene_table import GeneTable, gene_medians, number_genes, read_gene_table
 
 SOURCES = ("geneformer_v1", "corpus")
-FIRST_TOKEN = 2  # below it: padding and mask
 LEAST_CELLS = 10  # of a sample, that express a gene
 SAMPLE, BLOCK = 20_000, 16
-SCALE = 1e4
 
 
 def official_genes() -> GeneTable:
@@ -41,20 +38,8 @@ def corpus_genes(source: CellSource, rows: NDArray[np.int64], seed: int = 0) -> 
     """
     starts = np.random.default_rng([seed, 42]).permutation(np.arange(0, len(rows), BLOCK))[: SAMPLE // BLOCK]
     cells = source.read(np.concatenate([rows[start : start + BLOCK] for start in np.sort(starts)]))
-    counts = csr_matrix(cells.counts)
-    data = counts.data * np.repeat(SCALE / np.maximum(cells.totals, 1), np.diff(counts.indptr))
-    columns = csc_matrix(csr_matrix((data, counts.indices, counts.indptr), counts.shape))
-    genes = np.flatnonzero(np.diff(columns.indptr) >= LEAST_CELLS)
+    medians = gene_medians(csr_matrix(cells.counts), cells.totals, LEAST_CELLS)
+    genes = np.flatnonzero(~np.isnan(medians))
     if not len(genes):
         raise CountsError(f"No gene is expressed by {LEAST_CELLS} of {len(cells):,} cells.", "a larger corpus")
-    medians = np.array([np.median(columns.data[columns.indptr[g] : columns.indptr[g + 1]]) for g in genes])
-    return numbered(genes, medians)
-
-
-def numbered(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTable:
-    """Return the gene table of vocabulary rows; tokens follow the order of the Ensembl ids."""
-    vocabulary = load_vocabulary()
-    order = np.argsort(vocabulary.ensembl_ids[rows])
-    rows, medians = rows[order], medians[order]
-    tokens = (FIRST_TOKEN + np.arange(len(rows))).astype(np.int32)
-    return GeneTable(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows], tokens, medians)
+    return number_genes(genes, medians[genes])

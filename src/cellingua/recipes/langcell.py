@@ -22,7 +22,7 @@ from cellingua.core.progress import Progress, Silent
 from cellingua.engine.processes import Processes
 from cellingua.models.bundle import BundleParts, save_bundle
 from cellingua.models.evidence import MarkerEvidence, fit_evidence
-from cellingua.models.gene_table import GeneTable
+from cellingua.models.gene_table import FIRST_TOKEN, GeneTable, number_genes
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.model import LangCellModel
 from cellingua.models.text_sources import load_text_source
@@ -40,12 +40,11 @@ from cellingua.recipes.words import Features, WordBank, adapt_words, embed_words
 from cellingua.training.loop import train
 from cellingua.words.wordpiece import WordPiece
 
-FIRST_TOKEN = 2  # below it: padding and mask
 BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
 LAST_PIECES = 48  # of a text whose state before the last layer is read once
 DRAWS = {ALIGNED: 0, FIRST: 1 << 20, SECOND: 2 << 20, MATCHED: 3 << 20}  # each stage draws minibatches of its own
 
-__all__ = ["RecipeConfig", "Trained", "build", "fit", "gene_table", "preset", "run"]
+__all__ = ["RecipeConfig", "Trained", "build", "fit", "preset", "run"]
 
 
 def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, progress: Progress | None = None) -> Path:
@@ -162,7 +161,7 @@ def fit(
     simulator = make_simulator(material, config.simulate)
     rows = model_genes(material.profiles, config.least_profiles)
     medians = estimate_medians(material, simulator, rows, rng)
-    genes = gene_table(rows, medians)
+    genes = number_genes(rows, medians)
     module = build(config, genes, tower, material)
     supported = sorted({*simulator.terms, *simulator.marker_terms, *material.cells.terms.tolist()})
     draws = {}
@@ -281,15 +280,6 @@ def make_step(
         processes=Processes(reduce=False),
         pair_view=pair_view,
     )
-
-
-def gene_table(rows: NDArray[np.int64], medians: NDArray[np.float64]) -> GeneTable:
-    """Return the gene table of vocabulary rows; tokens follow the order of the Ensembl ids."""
-    vocabulary = load_vocabulary()
-    order = np.argsort(vocabulary.ensembl_ids[rows])
-    rows, medians = rows[order], medians[order]
-    tokens = (FIRST_TOKEN + np.arange(len(rows))).astype(np.int32)
-    return GeneTable(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows], tokens, medians)
 
 
 def build(config: RecipeConfig, genes: GeneTable, tower: TextTower, material: Material) -> LangCellModule:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix, csr_matrix, vstack
+from scipy.sparse import csr_matrix, vstack
 
 from cellingua.cells.collections import CellSet, data_hashes, read_cells, read_markers, read_profiles
 from cellingua.cells.leakage import find_matches
 from cellingua.cells.simulate import ProfileSet, SimulateConfig, Simulator
 from cellingua.core.errors import FileError
 from cellingua.core.progress import Progress
+from cellingua.models.gene_table import gene_medians
 from cellingua.words.ontology import Ontology, load_ontology
 
-SCALE = 1e4
 PSEUDO_CELLS, REAL_CELLS = 1500, 3000  # that medians are estimated from, at most
 
 
@@ -135,10 +135,5 @@ def estimate_medians(
     real = material.cells.take(rows)
     totals = np.concatenate([np.asarray(drawn.sum(axis=1)).ravel(), real.totals])
     counts = csr_matrix(vstack([drawn, real.counts]))[:, genes]
-    data = counts.data * np.repeat(SCALE / np.maximum(totals, 1), np.diff(counts.indptr))
-    columns = csc_matrix(csr_matrix((data, counts.indices, counts.indptr), counts.shape))
-    medians = np.full(len(genes), np.nan)
-    for gene, (a, b) in enumerate(zip(columns.indptr[:-1], columns.indptr[1:], strict=True)):
-        if b - a >= 3:
-            medians[gene] = np.median(columns.data[a:b])
+    medians = gene_medians(counts, totals, least=3)
     return np.where(np.isnan(medians), np.nanmedian(medians), medians)

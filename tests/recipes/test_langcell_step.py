@@ -22,7 +22,7 @@ from cellingua.objectives.masked_genes import GeneMaskConfig
 from cellingua.objectives.matching import Pairs
 from cellingua.recipes import langcell_step
 from cellingua.recipes.langcell_config import ALIGNED, FIRST, SECOND, ObjectivesConfig, ObjectiveWeights
-from cellingua.recipes.langcell_step import Minibatch, Step, pair_batch
+from cellingua.recipes.langcell_step import Minibatch, Step, StepConfig, pair_batch
 from cellingua.recipes.langcell_towers import (
     LastLayerView,
     PairView,
@@ -104,8 +104,8 @@ def make(
         nn.init.normal_(parameter, std=0.3)
     trained.train()
     kinds, view = Kinds.of(TYPES, config.decay), TextView(trained.model)
-    weights = config.weights.in_stage(stage)
-    return Step(trained, minibatch, config, weights, kinds, view, n_genes=GENES, limit=LIMIT, seed=5), trained
+    settings = StepConfig(config, config.weights.in_stage(stage), GENES, LIMIT, seed=5)
+    return Step(trained, minibatch, settings, kinds, view), trained
 
 
 def written_out(step: Step, trained: TrainingModule, number: int) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ class Step:
         if not config.within_views:
             contrast = InfoNCE(config.temperature, config.symmetric)
         self.objective = (lambda a, b: weights.contrast * contrast(a, b)) if weights.contrast else None
-        self.autocast = torch.bfloat16 if config.train.precision == "bf16" else None
+        self.autocast = config.train.autocast
 
     def __call__(self, step: int) -> dict[str, float]:
         """Return the weighted losses of step `step`, by name."""

@@ -7,6 +7,7 @@ is copied: it stays as it is.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -36,15 +37,15 @@ HIDDEN = (512, 128)  # of the annotation heads, as released
 DROPOUT = 0.02  # before LangCell-CE's classifier, as in its cell tower
 
 
-class Trained(nn.Module):
+class Trained(nn.Module, ABC):
     """Something to train: a loss of rows in training, logits of rows at any time."""
 
     #: Which towers the training moves.
     cells_changed, texts_changed, keeps_texts = True, False, False
 
+    @abstractmethod
     def rows_logits(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (rows, classes)."""
-        raise NotImplementedError
 
     def loss(self, rows: NDArray[np.int64], truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """Return named losses; each class counts by its weight.
@@ -53,9 +54,9 @@ class Trained(nn.Module):
         """
         return {"cross_entropy": functional.cross_entropy(self.rows_logits(rows), truth, weight=weight)}
 
+    @abstractmethod
     def finished(self, model: Model) -> tuple[Model, nn.Module, tuple[str, ...] | None]:
         """Return the model with its tuned towers, the head, and the texts of the classes where they were trained on."""
-        raise NotImplementedError
 
 
 class Cells:

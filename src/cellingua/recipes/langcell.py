@@ -31,7 +31,7 @@ from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
 from cellingua.recipes.langcell_config import ALIGNED, FIRST, MATCHED, SECOND, RecipeConfig, preset
 from cellingua.recipes.langcell_eyes import looking_parts, train_parts, with_cross_attention
-from cellingua.recipes.langcell_step import Minibatch, Step
+from cellingua.recipes.langcell_step import Minibatch, Step, StepConfig
 from cellingua.recipes.langcell_towers import FeatureView, LastLayerView, TrainingModule, before_last
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
 from cellingua.recipes.relations import Kinds
@@ -269,14 +269,16 @@ def make_step(
     return Step(
         trained,
         lambda step: draw(step + shift),
-        objectives,
-        objectives.weights.in_stage(stage),
+        StepConfig(
+            objectives,
+            objectives.weights.in_stage(stage),
+            n_genes=trained.model.config.vocabulary - FIRST_TOKEN,
+            limit=config.top.top if config.top else 0,
+            seed=config.train.seed,
+            autocast=config.train.autocast,
+        ),
         Kinds.of(list(draw.batches.row_of), decay, objectives.horizon),
         text_view,
-        n_genes=trained.model.config.vocabulary - FIRST_TOKEN,
-        limit=config.top.top if config.top else 0,
-        seed=config.train.seed,
-        autocast=torch.bfloat16 if config.train.precision == "bf16" else None,
         processes=Processes(reduce=False),
         pair_view=pair_view,
     )

@@ -67,6 +67,32 @@ class Minibatch:
     read: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class StepConfig:
+    """The settings of the steps of a stage.
+
+    Parameters
+    ----------
+    objectives
+        See `ObjectivesConfig`.
+    weights
+        Of the stage.
+    n_genes, limit
+        Genes of the model, and most tokens of a cell among which some are hidden.
+    seed
+        Of masks, dropout and draws.
+    autocast
+        See `divide_conquer`.
+    """
+
+    objectives: ObjectivesConfig
+    weights: ObjectiveWeights
+    n_genes: int
+    limit: int
+    seed: int
+    autocast: torch.dtype | None = None
+
+
 class Step:
     """Leaves the gradients of a step in ``.grad``.
 
@@ -77,19 +103,11 @@ class Step:
     draw
         Step number -> `Minibatch`.
     config
-        See `ObjectivesConfig`.
-    weights
-        Of the stage.
+        See `StepConfig`.
     kinds
         Relations of the types.
     text_view
         Reads ``Minibatch.texts``.
-    n_genes, limit
-        Genes of the model, and most tokens of a cell among which some are hidden.
-    seed
-        Of masks, dropout and draws.
-    autocast
-        See `divide_conquer`.
     processes
         Who takes part; None is every process there is.
     pair_view
@@ -100,26 +118,22 @@ class Step:
         self,
         trained: TrainingModule,
         draw: Callable[[int], Minibatch],
-        config: ObjectivesConfig,
-        weights: ObjectiveWeights,
+        config: StepConfig,
         kinds: Kinds,
         text_view: nn.Module,
         *,
-        n_genes: int,
-        limit: int,
-        seed: int,
-        autocast: torch.dtype | None = None,
         processes: Processes | None = None,
         pair_view: PairView | None = None,
     ) -> None:
-        self.draw, self.config, self.weights, self.kinds = draw, config, weights, kinds
-        self.n_genes, self.limit, self.seed = n_genes, limit, seed
+        weights, keep = config.weights, config.objectives.keep
+        self.draw, self.config, self.weights, self.kinds = draw, config.objectives, weights, kinds
+        self.n_genes, self.limit, self.seed = config.n_genes, config.limit, config.seed
         self.cell_view, self.text_view = CellView(trained.model), text_view
         self.masked_view = MaskedView(trained) if weights.masked else None
         self.pair_view = (pair_view or PairView(trained.model)) if weights.matching else None
         self.engine: dict[str, Any] = {
-            "budget": math.inf if config.keep is None else config.keep,
-            "autocast": autocast,
+            "budget": math.inf if keep is None else keep,
+            "autocast": config.autocast,
             "processes": processes,
             "split": split,
         }

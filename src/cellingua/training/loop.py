@@ -73,6 +73,11 @@ class TrainConfig:
         if self.validate_every < 0:
             raise ConfigError(f"TrainConfig.validate_every is {self.validate_every}.", "0 (never) or more")
 
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What forward passes compute in where that is not the type of the weights."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
 
 @dataclass(frozen=True)
 class Watch:

@@ -151,3 +151,15 @@ def rows_of(source: CellSource, column: str, values: Sequence[str]) -> NDArray[n
     """Return the rows of cells whose `column` is one of `values`, for holding out a study or a donor."""
     codes = codes_of(source, column, values)
     return np.flatnonzero(np.isin(source.column(column), codes))
+
+
+def rows_without(source: CellSource, column: str, values: Sequence[str]) -> NDArray[np.int64]:
+    """Return the rows of cells whose `column` is none of `values`: what is trained on where these are held out."""
+    rows = np.arange(len(source))
+    return np.setdiff1d(rows, rows_of(source, column, values)) if values else rows
+
+
+def count_by(source: CellSource, column: str, rows: NDArray[np.integer]) -> dict[str, int]:
+    """Return how many of the cells `rows` have each value of `column`, values of none left out."""
+    counts = np.bincount(source.column(column)[rows], minlength=len(source.categories[column]))
+    return {name: int(n) for name, n in zip(source.categories[column], counts, strict=True) if n}

@@ -48,9 +48,7 @@ def _add_langcell(kinds: argparse._SubParsersAction, common: argparse.ArgumentPa
         help="terms of the Cell Ontology that the text encoder reads now, once for all, which takes minutes at the "
         "full size (default: all); it reads others each time they are candidates",
     )
-    parser.add_argument(
-        "--storage", choices=STORAGES, default="float32", help="how weights are stored (default: float32, exact)"
-    )
+    _add_storage(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.set_defaults(run=run)
 
@@ -76,9 +74,7 @@ def _add_geneformer(kinds: argparse._SubParsersAction, common: argparse.Argument
         default="second-last",
         help="the layer whose states are pooled (default, as its authors: second-last)",
     )
-    parser.add_argument(
-        "--storage", choices=STORAGES, default="float32", help="how weights are stored (default: float32, exact)"
-    )
+    _add_storage(parser)
     parser.set_defaults(run=run)
 
 
@@ -122,6 +118,12 @@ def _add_genes(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="PATH",
         help="a folder with token_dictionary*.pkl, gene_median_dictionary*.pkl and, if at hand, "
         f"gene_name_id_dict*.pkl, or a table (ensembl_id, symbol, token, median) as TSV ({default})",
+    )
+
+
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", choices=STORAGES, default="float32", help="how weights are stored (default: float32, exact)"
     )
 
 

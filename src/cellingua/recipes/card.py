@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cellingua.core.runtime import hardware, versions
 from cellingua.models.langcell import LangCellConfig, LangCellModule, count_parameters
+from cellingua.recipes.card_parts import how, table
 from cellingua.recipes.material import Material
 from cellingua.recipes.validate import Validation
 from cellingua.recipes.validate_match import MatchValidation
@@ -35,7 +35,7 @@ def write_card(
         f"- Markers of {len(material.markers):,} types, as pseudo-cells and as a second channel.",
         f"- {int(cells.curated.sum()):,} real cells with a curated label and {int((~cells.curated).sum()):,} with a "
         "machine-made one:",
-        _table(["file", "curated", "machine-made"], _cell_rows(material)),
+        table(["file", "curated", "machine-made"], _cell_rows(material)),
         f"- {n_genes:,} genes. The text tower (BERT, {towers.text.layers} layers of width {towers.text.width}) came "
         f"trained, and was adapted to the Cell Ontology's words for {config['word_steps']} steps.",
         "## Evaluation cells kept out",
@@ -43,11 +43,9 @@ def write_card(
         "## Validation",
         _validation(checked),
         f"Texts whose nearest term is their own, before and after the text tower was adapted: {json.dumps(closeness)}.",
-        "## How",
-        "```json\n" + json.dumps(config, indent=1) + "\n```",
-        f"Trained with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        *how(config),
         "## Data files (SHA-256)",
-        _table(["file", "hash"], [[path, digest] for path, digest in material.hashes.items()]),
+        table(["file", "hash"], [[path, digest] for path, digest in material.hashes.items()]),
         "## Intended use",
         "Research on human single cells: a first name for cells and clusters, to be checked by a person who knows the "
         "tissue. Not for diagnosis or any clinical decision. Types that the model knows from words alone (no profile, "
@@ -91,25 +89,18 @@ def write_corpus_card(
         config["description"],
         "## What it saw",
         f"{sum(cells.values()):,} cells of {len(cells):,} files, on {genes:,} genes; {len(types):,} cell types:",
-        _table(["file", "cells"], [[name, f"{n:,}"] for name, n in cells.items()]),
+        table(["file", "cells"], [[name, f"{n:,}"] for name, n in cells.items()]),
         f"{count_parameters(module):,} parameters: a cell tower of {towers.bert.layers} layers of width "
         f"{towers.bert.width}, and a text tower of {towers.text.layers} layers of width {towers.text.width}, which "
         f"{start}.",
         "## Validation",
         "None: temperatures are 1.",
-        "## How",
-        "```json\n" + json.dumps(config, indent=1) + "\n```",
-        f"Trained with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        *how(config),
         "## Intended use",
         "Research on human single cells: a first name for cells and clusters, to be checked by a person who knows the "
         "tissue. Not for diagnosis or any clinical decision. Types that the corpus does not name are guesses.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [" | ".join(head), " | ".join("---" for _ in head), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _cell_rows(material: Material) -> list[list[str]]:
@@ -144,7 +135,7 @@ def _validation(checked: Validation | None) -> str:
     return (
         "A model that had not seen these files named up to 500 cells of each, with the file's own labels as "
         "candidates. Accuracy by strength of the marker evidence:\n\n"
-        + _table(["file", "cells", *strengths], rows)
+        + table(["file", "cells", *strengths], rows)
         + f"\n\nChosen: strength {checked.strength:g}, temperature {checked.temperature:.3f}; for the whole ontology "
         f"{checked.ontology_temperature:.3f}, and {checked.words_only:.2f} for terms known from words alone."
         + ("" if checked.match is None else "\n\n" + _matching(checked.match))
@@ -158,7 +149,7 @@ def _matching(checked: MatchValidation) -> str:
     user, ontology = checked.user, checked.ontology
     return (
         "The match classifier, on fewer cells of the same files. Accuracy by way of naming:\n\n"
-        + _table(["file", *ways], rows)
+        + table(["file", *ways], rows)
         + f"\n\nChosen: weight {user.weight:.3f}, temperature {user.temperature:.3f}; for the whole ontology "
         f"{ontology.weight:.3f} and {ontology.temperature:.3f}."
     )

@@ -19,7 +19,16 @@ from torch import nn
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.loader import Loader, LoaderConfig
-from cellingua.cells.sources import FILE, CellSource, cell_names, codes_of, normal_or_cancer, rows_of
+from cellingua.cells.sources import (
+    FILE,
+    CellSource,
+    cell_names,
+    codes_of,
+    count_by,
+    normal_or_cancer,
+    rows_of,
+    rows_without,
+)
 from cellingua.core.config import to_dict
 from cellingua.core.errors import ConfigError
 from cellingua.core.progress import Progress, Silent
@@ -35,7 +44,7 @@ from cellingua.recipes.cellm_views import Labels, ViewMaker
 from cellingua.recipes.gene_choice import informative_genes, sample_cells, start_vectors
 from cellingua.recipes.gene_graph import GeneVectors, gene_rows
 from cellingua.training.loop import Watch, train
-from cellingua.training.place import OneProcess, Place, whole
+from cellingua.training.place import OneProcess, Place, whole_state
 
 __all__ = [
     "CellLMRecipeConfig",
@@ -75,9 +84,7 @@ def prepare(
         A table is asked for and not given, or of another width.
     """
     progress = progress or Silent()
-    rows = np.arange(len(source))
-    if config.held_out:
-        rows = np.setdiff1d(rows, rows_of(source, FILE, config.held_out))
+    rows = rows_without(source, FILE, config.held_out)
     labels = _labels(config, source)
     classes = labels.of({name: source.column(name)[rows] for name in (FILE, labels.column) if name is not None})
     progress.step("Choosing genes")
@@ -165,8 +172,7 @@ def run(
     refuse_batch_norm(prepared.module)
     told = fit(config, source, prepared, out, progress, place, tensorboard)
     folder = out / config.name
-    # Sharded weights are gathered by all processes together, before one of them writes.
-    weights = {name: whole(tensor) for name, tensor in prepared.module.state_dict().items()}
+    weights = whole_state(prepared.module)
     place.first(lambda: save(folder, config, source, prepared, told, facts or {}, weights))
     return folder
 
@@ -235,8 +241,7 @@ def save(
     """Write the model's folder with its card; `weights` are the module's, where they had to be gathered."""
     vocabulary = load_vocabulary()
     genes = numbered_genes(vocabulary.ensembl_ids[prepared.genes], vocabulary.symbols[prepared.genes])
-    per_file = np.bincount(source.column(FILE)[prepared.rows], minlength=len(source.categories[FILE]))
-    cells = {name: int(n) for name, n in zip(source.categories[FILE], per_file, strict=True) if n}
+    cells = count_by(source, FILE, prepared.rows)
     card = write_cellm_card(to_dict(config), cells, len(genes), lines, facts)
     # Dropout is how it was trained, and plays no part in reading a cell: the saved encoder says so.
     plain = replace(config.model(), performer=config.encoder.without_dropout())

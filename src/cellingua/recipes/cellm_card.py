@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cellingua.core.runtime import hardware, versions
+from cellingua.recipes.card_parts import how, table, values
 
 _SHOWN = (
     "alignment",
@@ -50,7 +49,7 @@ def write_cellm_card(
         config["description"],
         "## What it saw",
         f"{sum(cells.values()):,} cells of {len(cells):,} files, on {n_genes:,} genes:",
-        _table(["file", "cells"], [[name, f"{n:,}"] for name, n in cells.items()]),
+        table(["file", "cells"], [[name, f"{n:,}"] for name, n in cells.items()]),
         "## Objectives",
         f"Weights: contrast of two dropout views {weights['contrast']:g}, masked expression {weights['masked']:g}, "
         f"normal or cancer {weights['discrimination']:g}. The label of the last is that of the donor or tissue; across "
@@ -59,14 +58,9 @@ def write_cellm_card(
         _geometry(lines),
     ]
     for heading, text in facts.items():
-        parts += [
-            f"## {heading}",
-            text if isinstance(text, str) else "```json\n" + json.dumps(text, indent=1) + "\n```",
-        ]
+        parts += [f"## {heading}", text if isinstance(text, str) else values(text)]
     parts += [
-        "## How",
-        "```json\n" + json.dumps(config, indent=1) + "\n```",
-        f"Trained with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        *how(config),
         "## Intended use",
         "Research on human single cells: vectors of cells, to be compared, clustered or read by a classifier of one's "
         "own. Not for diagnosis or any clinical decision. A small model of few cells: judge it beside a principal "
@@ -83,11 +77,4 @@ def _geometry(lines: Sequence[Mapping[str, float]]) -> str:
     rows = [
         [f"{int(line['step']):,}", *(f"{line[name]:.3f}" if name in line else "" for name in shown)] for line in picked
     ]
-    return _table(["step", *shown], rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells
-    )
+    return table(["step", *shown], rows)

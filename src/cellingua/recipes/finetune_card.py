@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cellingua.core.runtime import hardware, versions
+from cellingua.recipes.card_parts import how, plain, table
 
 MOST_ROWS = 200
 
@@ -34,16 +33,16 @@ def write_tuned_card(
     donors = facts.get("donors")
     left = f" {facts['without_label']:,} cells without a label were left out." if facts["without_label"] else ""
     parts = [
-        f"# {_plain(name)}",
-        f"{_plain(str(base['name']))} (SHA-256 {base['hash']}…), tuned to {len(facts['per_class'])} classes.",
+        f"# {plain(name)}",
+        f"{plain(str(base['name']))} (SHA-256 {base['hash']}…), tuned to {len(facts['per_class'])} classes.",
         "## What it was tuned on",
         f"{facts['cells']:,} labelled cells{f' of {len(donors)} donors' if donors else ''}, SHA-256 of counts and "
         f"labels {facts.get('data_hash', 'not taken')}.{left}",
-        _table(["class", "cells"], [[label, f"{n:,}"] for label, n in list(facts["per_class"].items())[:MOST_ROWS]]),
+        table(["class", "cells"], [[label, f"{n:,}"] for label, n in list(facts["per_class"].items())[:MOST_ROWS]]),
     ]
     if donors:
         rows = [[donor or "(none)", f"{n:,}"] for donor, n in list(donors.items())[:MOST_ROWS]]
-        parts += ["Donors:", _table(["donor", "cells"], rows)]
+        parts += ["Donors:", table(["donor", "cells"], rows)]
     parts += ["## Validation", told(comparison)]
     if facts.get("test"):
         test = facts["test"]
@@ -51,11 +50,9 @@ def write_tuned_card(
     if history:
         shown = [history[0], *history[1:-1][-6:], history[-1]] if len(history) > 8 else list(history)
         keys = list(shown[0])
-        parts += ["## While it was tuned", _table(keys, [[f"{line[key]:g}" for key in keys] for line in shown])]
+        parts += ["## While it was tuned", table(keys, [[f"{line[key]:g}" for key in keys] for line in shown])]
     parts += [
-        "## How",
-        "```json\n" + json.dumps(facts.get("config", {}), indent=1) + "\n```",
-        f"Tuned with {json.dumps(versions())} on {json.dumps(hardware())}.",
+        *how(facts.get("config", {}), "Tuned"),
         "## Intended use",
         "Research on human single cells like those that it was tuned on. It names its own classes and no others: a "
         "cell of a type that it has not met is given one of them, or left unknown. Not for diagnosis or any clinical "
@@ -80,14 +77,4 @@ def _figures(scores: Mapping[str, Any]) -> str:
         for name, value in scores.items()
         if isinstance(value, Mapping)
     ]
-    return _table(["method", "accuracy", "macro-F1", "log loss"], rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """Return free text of a file as it may stand in Markdown."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")[:200]
+    return table(["method", "accuracy", "macro-F1", "log loss"], rows)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellingua.cells.sources import FILE, CellSource, cell_names, rows_of
+from cellingua.cells.sources import FILE, CellSource, cell_names, count_by, rows_without
 from cellingua.core.config import to_dict
 from cellingua.core.errors import ConfigError
 from cellingua.core.progress import Progress, Silent
@@ -36,7 +36,7 @@ from cellingua.recipes.langcell_step import Step, StepConfig
 from cellingua.recipes.langcell_towers import TextView, TrainingModule
 from cellingua.recipes.relations import Kinds
 from cellingua.training.loop import Watch, train
-from cellingua.training.place import OneProcess, Place, whole
+from cellingua.training.place import OneProcess, Place, whole_state
 from cellingua.words.describing import describe_label, describe_term
 from cellingua.words.ontology import load_ontology
 from cellingua.words.wordpiece import WordPiece, from_json
@@ -80,9 +80,7 @@ def prepare(
         No label column says the cell type.
     """
     progress = progress or Silent()
-    rows = np.arange(len(source))
-    if config.held_out:
-        rows = np.setdiff1d(rows, rows_of(source, FILE, config.held_out))
+    rows = rows_without(source, FILE, config.held_out)
     texts = CorpusTexts(source, config.texts)
     seed = config.train.seed
     genes = official_genes() if config.genes != "corpus" else corpus_genes(source, rows, seed)
@@ -141,8 +139,7 @@ def run(
     prepared = prepare(config, source, text, progress)
     trained = fit(config, source, prepared, out, progress, place, tensorboard)
     folder = out / config.name
-    # Sharded weights are gathered by all processes together, before one of them writes.
-    weights = {name: whole(tensor) for name, tensor in trained.model.state_dict().items()}
+    weights = whole_state(trained.model)
     place.first(lambda: save(folder, config, source, prepared, weights, progress))
     return folder
 
@@ -226,8 +223,7 @@ def save(
     terms = list(ontology.ids) if config.terms == "ontology" else []
     terms += [term for term in types if term not in set(terms)]
     texts = [describe_term(term, ontology) if term in ontology else describe_label(term) for term in terms]
-    per_file = np.bincount(source.column(FILE)[prepared.rows], minlength=len(source.categories[FILE]))
-    cells = {name: int(n) for name, n in zip(source.categories[FILE], per_file, strict=True) if n}
+    cells = count_by(source, FILE, prepared.rows)
     parts = BundleParts(
         name=config.name,
         description=config.description,

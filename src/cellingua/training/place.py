@@ -240,6 +240,11 @@ def whole(tensor: Tensor) -> Tensor:
     return found
 
 
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a module as one process would hold them, before one process writes (all must ask)."""
+    return {name: whole(tensor) for name, tensor in module.state_dict().items()}
+
+
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
     """Return this process's part of a whole tensor, laid out as `reference` is."""
     if not hasattr(reference, "full_tensor") or tensor.shape != reference.shape:

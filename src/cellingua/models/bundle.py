@@ -32,16 +32,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cellingua.core.errors import ModelError
-from cellingua.core.files import atomic_folder, write_json, write_text
+from cellingua.core.files import write_json, write_text
 from cellingua.models.evidence import MarkerEvidence
-from cellingua.models.folder import CARD, CONFIG, GENES, LANGCELL, WEIGHTS, open_folder, write_config
+from cellingua.models.folder import CONFIG, GENES, LANGCELL, WEIGHTS, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.inputs import Evidence
 from cellingua.models.langcell import LangCellConfig, LangCellModule
-from cellingua.models.manifest import Manifest, write_manifest
+from cellingua.models.manifest import Manifest
 from cellingua.models.model import LangCellModel
 from cellingua.models.storage import assign, pack, shapes_only, unpack
-from cellingua.models.tuned import HEAD, read_head
+from cellingua.models.tuned import read_head
 from cellingua.nn.precision import converted
 from cellingua.nn.transformer import CellTower
 from cellingua.words.wordpiece import WordPiece, from_json
@@ -108,19 +108,18 @@ def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", t
     weights = parts.module.state_dict()
     text = {name: tensor for name, tensor in weights.items() if name.startswith(TEXT_SIDE)}
     cell = {name: tensor for name, tensor in weights.items() if name not in text}
-    with atomic_folder(Path(folder)) as partial:
+
+    def more(partial: Path) -> None:
         (partial / "tokenizer").mkdir()
-        write_config(partial, LANGCELL, parts.name, parts.description, parts.module.config)
         write_json(partial / CALIBRATION, parts.calibration)
-        write_text(partial / CARD, parts.card)
         write_text(partial / TOKENIZER, parts.pieces.to_json())
-        (partial / WEIGHTS).write_bytes(pack(cell, storage))
         (partial / TEXT).write_bytes(pack(text, text_storage or storage))
-        (partial / GENES).write_bytes(parts.genes.to_bytes())
         (partial / TERMS).write_bytes(pack_terms(parts.term_ids, parts.term_vectors, parts.supported))
         if isinstance(parts.evidence, MarkerEvidence):
             (partial / EVIDENCE).write_bytes(parts.evidence.to_bytes())
-        write_manifest(partial, optional=frozenset({TEXT, TOKENIZER}))
+
+    config, optional = parts.module.config, frozenset({TEXT, TOKENIZER})
+    write_folder(folder, LANGCELL, parts, config, cell, storage, more=more, optional=optional)
 
 
 def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> LangCellModel:
@@ -158,7 +157,7 @@ def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> L
         folder=folder,
         precision=precision,
     )
-    model.head = read_head(folder, model) if HEAD in manifest.files else None
+    model.head = read_head(manifest, model)
     return model
 
 

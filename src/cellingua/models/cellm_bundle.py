@@ -17,13 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cellingua.core.files import atomic_folder, write_text
 from cellingua.models.cellm import CellLMConfig, CellLMModel, CellLMModule
-from cellingua.models.folder import CARD, CELLM, CONFIG, GENES, WEIGHTS, open_folder, write_config
+from cellingua.models.folder import CELLM, CONFIG, GENES, WEIGHTS, load_weights, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
-from cellingua.models.manifest import write_manifest
-from cellingua.models.storage import assign, pack, shapes_only, unpack
-from cellingua.models.tuned import HEAD, read_head
+from cellingua.models.tuned import read_head
 
 REQUIRED = (CONFIG, WEIGHTS, GENES)
 
@@ -70,12 +67,7 @@ def save_cellm(folder: Path, parts: CellLMParts, *, storage: str = "float16") ->
     storage
         ``float32``, ``float16`` or ``int8``.
     """
-    with atomic_folder(Path(folder)) as partial:
-        write_config(partial, CELLM, parts.name, parts.description, parts.module.config)
-        write_text(partial / CARD, parts.card)
-        (partial / WEIGHTS).write_bytes(pack(parts.module.state_dict(), storage))
-        (partial / GENES).write_bytes(parts.genes.to_bytes())
-        write_manifest(partial)
+    write_folder(folder, CELLM, parts, parts.module.config, parts.module.state_dict(), storage)
 
 
 def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
@@ -88,17 +80,14 @@ def load_cellm(folder: Path, device: str = "cpu") -> CellLMModel:
     """
     folder = Path(folder)
     manifest, held, config = open_folder(folder, CELLM, REQUIRED, CellLMConfig)
-    with shapes_only():
-        module = CellLMModule(config).requires_grad_(False)
-    assign(module, unpack(folder / WEIGHTS), folder / WEIGHTS)
     model = CellLMModel(
         name=held["name"],
         hash=manifest.hash,
         config=config,
-        module=module.requires_grad_(False).to(device).eval(),
+        module=load_weights(folder, lambda: CellLMModule(config), device),
         genes=read_gene_table(folder / GENES),
         device=device,
         folder=folder,
     )
-    model.head = read_head(folder, model) if HEAD in manifest.files else None
+    model.head = read_head(manifest, model)
     return model

@@ -1,15 +1,23 @@
-"""What the folder of every model has: a configuration of its kind, weights, genes, a card and a manifest."""
+"""The folder of a model: what every kind has, and the check of all its files.
+
+Each has a configuration of its kind, weights, genes, a card and a manifest.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
 
 from cellingua.core.config import from_dict, to_dict
 from cellingua.core.errors import ConfigError, ModelError
-from cellingua.core.files import write_json
-from cellingua.models.manifest import Manifest, read_manifest
+from cellingua.core.files import atomic_folder, write_json, write_text
+from cellingua.models.gene_table import GeneTable
+from cellingua.models.manifest import Manifest, read_manifest, write_manifest
+from cellingua.models.storage import assign, pack, shapes_only, unpack
 
 VERSION = 1
 LANGCELL, CELLM, GENEFORMER = "langcell", "cellm", "geneformer"
@@ -18,6 +26,77 @@ CONFIG, WEIGHTS, GENES, CARD = "config.json", "weights.safetensors", "genes.tsv.
 KEYS = ("format_version", "kind", "name", "description", "model")
 
 Architecture = TypeVar("Architecture")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Parts(Protocol):
+    """What every model's parts have."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+
+    @property
+    def genes(self) -> GeneTable:
+        """Genes, tokens and medians."""
+
+    @property
+    def card(self) -> str:
+        """The model card, in Markdown."""
+
+
+def write_folder(
+    folder: Path,
+    kind: str,
+    parts: Parts,
+    architecture: Any,
+    weights: Mapping[str, Tensor],
+    storage: str,
+    *,
+    more: Callable[[Path], None] | None = None,
+    optional: frozenset[str] = frozenset(),
+) -> None:
+    """Write a model folder; it appears complete or not at all, and replaces one that is there.
+
+    Parameters
+    ----------
+    folder, kind, parts
+        Where, and what.
+    architecture
+        A frozen dataclass.
+    weights, storage
+        For ``weights.safetensors``, as ``float32``, ``float16`` or ``int8``.
+    more
+        Writes what this kind has besides into the folder that it is given.
+    optional
+        Files without which the model can be used.
+    """
+    with atomic_folder(Path(folder)) as partial:
+        write_config(partial, kind, parts.name, parts.description, architecture)
+        write_text(partial / CARD, parts.card)
+        (partial / WEIGHTS).write_bytes(pack(weights, storage))
+        (partial / GENES).write_bytes(parts.genes.to_bytes())
+        if more is not None:
+            more(partial)
+        write_manifest(partial, optional)
+
+
+def load_weights(folder: Path, make: Callable[[], Module], device: str) -> Module:
+    """Return the module that `make` makes with the folder's weights, on a device, in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        The weights are not those of such a module.
+    """
+    with shapes_only():
+        module = make()
+    assign(module, unpack(folder / WEIGHTS), folder / WEIGHTS)
+    return module.requires_grad_(False).to(device).eval()
 
 
 def write_config(folder: Path, kind: str, name: str, description: str, architecture: Any) -> None:

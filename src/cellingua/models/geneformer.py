@@ -26,14 +26,11 @@ from torch import Tensor
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.ranked import RankedCells, rank_tokens
 from cellingua.core.errors import ConfigError, ModelError
-from cellingua.core.files import atomic_folder, write_text
-from cellingua.models.folder import CARD, CONFIG, GENEFORMER, GENES, WEIGHTS, open_folder, write_config
+from cellingua.models.folder import CONFIG, GENEFORMER, GENES, WEIGHTS, load_weights, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.inputs import Counts
-from cellingua.models.manifest import write_manifest
 from cellingua.models.model import TOKEN_BUDGET
-from cellingua.models.storage import assign, pack, shapes_only, unpack
-from cellingua.models.tuned import HEAD, ClassHead, read_head
+from cellingua.models.tuned import ClassHead, read_head
 from cellingua.nn.packing import Pack, PackedTower
 from cellingua.nn.precision import resolve
 from cellingua.nn.transformer import CellTower, CellTowerConfig
@@ -228,12 +225,7 @@ def save_geneformer(folder: Path, parts: GeneformerParts, *, storage: str = "flo
     storage
         ``float32``, ``float16`` or ``int8``.
     """
-    with atomic_folder(Path(folder)) as partial:
-        write_config(partial, GENEFORMER, parts.name, parts.description, parts.config)
-        write_text(partial / CARD, parts.card)
-        (partial / WEIGHTS).write_bytes(pack(parts.tower.state_dict(), storage))
-        (partial / GENES).write_bytes(parts.genes.to_bytes())
-        write_manifest(partial)
+    write_folder(folder, GENEFORMER, parts, parts.config, parts.tower.state_dict(), storage)
 
 
 def load_geneformer(folder: Path, device: str = "cpu", precision: str = "auto") -> GeneformerModel:
@@ -246,18 +238,15 @@ def load_geneformer(folder: Path, device: str = "cpu", precision: str = "auto") 
     """
     folder = Path(folder)
     manifest, held, config = open_folder(folder, GENEFORMER, REQUIRED, GeneformerConfig)
-    with shapes_only():
-        tower = CellTower(config.bert).requires_grad_(False)
-    assign(tower, unpack(folder / WEIGHTS), folder / WEIGHTS)
     model = GeneformerModel(
         name=held["name"],
         hash=manifest.hash,
         config=config,
-        tower=tower.requires_grad_(False).to(device).eval(),
+        tower=load_weights(folder, lambda: CellTower(config.bert), device),
         genes=read_gene_table(folder / GENES),
         device=device,
         precision=precision,
         folder=folder,
     )
-    model.head = read_head(folder, model) if HEAD in manifest.files else None
+    model.head = read_head(manifest, model)
     return model

@@ -27,6 +27,7 @@ from cellingua.core.errors import ModelError
 from cellingua.core.files import write_json
 from cellingua.models.evidence import expression
 from cellingua.models.inputs import Counts
+from cellingua.models.manifest import Manifest
 from cellingua.models.model import LangCellModel
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.gene_head import AnnotationHead
@@ -255,14 +256,17 @@ def evidence_of(model: Model, block: Counts, term_ids: tuple[str | None, ...]) -
     return np.asarray(channel.score(block, term_ids), np.float32)
 
 
-def read_head(folder: Path, model: Model) -> ClassHead:
-    """Read the head of a tuned model's folder.
+def read_head(manifest: Manifest, model: Model) -> ClassHead | None:
+    """Read the head of a model's folder, None where the model was not tuned.
 
     Raises
     ------
     ModelError
         A file is damaged, of another version, or does not fit the model.
     """
+    if HEAD not in manifest.files:
+        return None
+    folder = manifest.folder
     path = folder / HEAD
     try:
         held = json.loads(path.read_text(encoding="utf-8"))

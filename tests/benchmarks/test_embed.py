@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cell_lists import from_lists
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_embed import MINIBATCH, SHORT, padding, same_nearest, short_cells, work
 from cellingua.cells.ranked import RankedCells
 from cellingua.nn import packing
 from cellingua.nn.attention import attend_plain
-from cellingua.nn.batch import CellBatch
 from cellingua.nn.packing import PackedTower
 from cellingua.nn.transformer import CellTower, CellTowerConfig
 
@@ -21,7 +21,7 @@ def test_work_is_what_the_matrix_products_need(monkeypatch: pytest.MonkeyPatch) 
     config = CellTowerConfig(60, 59, 3, 16, 2, 24, 40)
     tower, cells = PackedTower(CellTower(config).eval()), [list(range(2, 2 + size)) for size in (5, 1, 30, 12)]
     with FlopCounterMode(display=False) as counter:
-        tower(CellBatch.from_lists(cells))
+        tower(from_lists(cells))
     assert counter.get_total_flops() == work(np.array([len(cell) + 1 for cell in cells]), config)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from binned_values import bin_normalised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from cellingua.cells.binned import BinConfig, BinnedCells, bin_cells, bin_normalised, crowding
+from cellingua.cells.binned import BinConfig, BinnedCells, bin_cells, crowding
 from cellingua.core.config import from_dict, to_dict
 from cellingua.core.errors import ConfigError
 
@@ -150,7 +151,7 @@ def test_sampling_needs_a_generator_and_keeps_a_subset() -> None:
         known = dict(zip(all_genes, all_bins, strict=True))
         assert genes == sorted(genes)
         assert bins == [known[gene] for gene in genes]
-    assert drawn.share_truncated == np.mean([len(genes) > 7 for _, genes, _ in listed(whole)])
+    assert drawn.truncated.mean() == np.mean([len(genes) > 7 for _, genes, _ in listed(whole)])
 
 
 def test_sampling_draws_every_gene_alike() -> None:
@@ -168,7 +169,7 @@ def test_take() -> None:
 
 def test_no_cell_and_no_gene() -> None:
     empty = bin_cells(csr_matrix((0, 5), dtype=np.float32), None, BinConfig())
-    assert (len(empty), empty.share_truncated) == (0, 0.0)
+    assert len(empty) == len(empty.truncated) == 0
     silent = bin_cells(csr_matrix((3, 5), dtype=np.float32), None, BinConfig())
     assert silent.lengths.tolist() == [0, 0, 0]
     assert crowding(silent.histogram()) is None

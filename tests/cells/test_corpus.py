@@ -195,7 +195,8 @@ def test_a_stopped_preparation_goes_on(folder: Path, corpus: Corpus, tmp_path: P
     shards = [name for name in written if name.startswith("shard")]
     assert not set(shards) & set(after)
     assert not (tmp_path / "out" / "work").exists()
-    done.verify()
+    for path in (corpus.folder / "shards").iterdir():
+        assert (done.folder / "shards" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_full_disk_is_told_and_the_same_call_goes_on(
@@ -355,18 +356,6 @@ def test_a_damaged_corpus_is_told(corpus: Corpus, tmp_path: Path, damage: str) -
         _edit(copy / "corpus.json", lambda index: index.update({damage: "another"}))
     with pytest.raises(FileError):
         open_corpus(copy).read(np.arange(len(corpus)))
-
-
-def test_a_flipped_byte_is_seen_when_asked(corpus: Corpus, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(corpus.folder, copy)
-    shard = copy / "shards" / "shard-00000.bin"
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    shard.write_bytes(content)
-    corpus.verify()
-    with pytest.raises(FileError, match="not the file that was written"):
-        open_corpus(copy).verify()
 
 
 def test_files_as_they_are_say_no_to_what_the_doctor_refuses(tmp_path: Path) -> None:

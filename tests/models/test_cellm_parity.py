@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from binned_values import bin_normalised
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 
-from cellingua.cells.binned import BinnedCells, bin_cells, bin_normalised
+from cellingua.cells.binned import BinnedCells, bin_cells
 from cellingua.models.cellm import CellLMModule
 from cellingua.models.convert_cellm import load_annotation_head, load_cellm_checkpoint
 from cellingua.nn.favor import FavorAttention

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from cell_lists import from_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ cells = st.lists(st.lists(st.integers(1, 50), max_size=9), min_size=1, max_size=
 @settings(deadline=None)
 @given(cells, st.integers(1, 10), st.none() | st.just(99))
 def test_padded_holds_each_cell(cells: list[list[int]], limit: int, first: int | None) -> None:
-    tokens, mask = CellBatch.from_lists(cells).padded(limit, first)
+    tokens, mask = from_lists(cells).padded(limit, first)
     for row, seen, cell in zip(tokens, mask, cells, strict=True):
         expected = (cell if first is None else [first, *cell])[:limit]
         assert row[seen].tolist() == expected
@@ -28,7 +29,7 @@ def test_padded_holds_each_cell(cells: list[list[int]], limit: int, first: int |
 @given(cells)
 def test_ranks_count_within_each_cell(cells: list[list[int]]) -> None:
     expected = [place for cell in cells for place in range(len(cell))]
-    assert CellBatch.from_lists(cells).ranks.tolist() == expected
+    assert from_lists(cells).ranks.tolist() == expected
 
 
 def test_from_arrays_takes_a_slice_of_a_larger_table() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cell_lists import from_lists
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellingua.nn.batch import CellBatch
 from cellingua.nn.packing import PackedTower
 from cellingua.nn.precision import converted
 from cellingua.nn.transformer import CellTower, CellTowerConfig
@@ -44,7 +44,7 @@ def at_home(states: Tensor, mask: Tensor) -> Tensor:
 @pytest.mark.parametrize("layers", [0, 1, 3])
 @torch.no_grad()
 def test_it_is_the_plain_tower(layers: int, budget: int, activation: str) -> None:
-    made, batch = tower(layers, activation), CellBatch.from_lists(some_cells(SIZES))
+    made, batch = tower(layers, activation), from_lists(some_cells(SIZES))
     plain, packed = made(batch), PackedTower(made, budget=budget)
     torch.testing.assert_close(packed(batch).pooled, plain.pooled, atol=1e-5, rtol=1e-5)
     whole = packed(batch, hidden=True)
@@ -56,7 +56,7 @@ def test_it_is_the_plain_tower(layers: int, budget: int, activation: str) -> Non
 
 @given(st.lists(st.integers(0, 2 * LIMIT), max_size=6), st.integers(0, 80), st.integers(0, 9))
 def test_it_is_the_plain_tower_for_any_lengths(sizes: list[int], budget: int, seed: int) -> None:
-    batch = CellBatch.from_lists(some_cells(sizes, seed))
+    batch = from_lists(some_cells(sizes, seed))
     with torch.no_grad():
         plain = MADE(batch)
     packed = PackedTower(MADE, budget=budget)(batch, hidden=True)
@@ -71,12 +71,12 @@ MADE = tower()
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_a_cell_is_bit_for_bit_the_same_in_any_company(precision: str, hidden: bool) -> None:
     packed, cells = PackedTower(tower(), precision, budget=0), some_cells(SIZES)
-    together = packed(CellBatch.from_lists(cells), hidden=hidden)
+    together = packed(from_lists(cells), hidden=hidden)
     order = np.random.default_rng(3).permutation(len(cells))
-    shuffled = packed(CellBatch.from_lists([cells[i] for i in order]), hidden=hidden)
+    shuffled = packed(from_lists([cells[i] for i in order]), hidden=hidden)
     assert torch.equal(shuffled.pooled, together.pooled[order])
     for place, cell in enumerate(cells):
-        alone = packed(CellBatch.from_lists([cell]), hidden=hidden)
+        alone = packed(from_lists([cell]), hidden=hidden)
         assert torch.equal(alone.pooled[0], together.pooled[place])
         if hidden:
             assert torch.equal(alone.hidden[0], together.hidden[place, : alone.hidden.shape[1]])
@@ -85,11 +85,9 @@ def test_a_cell_is_bit_for_bit_the_same_in_any_company(precision: str, hidden: b
 @pytest.mark.parametrize("budget", BUDGETS[1:])
 def test_read_together_a_cell_is_the_same_within_rounding(budget: int) -> None:
     packed, cells = PackedTower(tower(), budget=budget), some_cells(SIZES)
-    together = packed(CellBatch.from_lists(cells)).pooled
+    together = packed(from_lists(cells)).pooled
     for place, cell in enumerate(cells):
-        torch.testing.assert_close(
-            packed(CellBatch.from_lists([cell])).pooled[0], together[place], atol=2e-6, rtol=2e-6
-        )
+        torch.testing.assert_close(packed(from_lists([cell])).pooled[0], together[place], atol=2e-6, rtol=2e-6)
 
 
 def test_by_itself_it_reads_cells_alone_on_a_processor() -> None:
@@ -104,7 +102,7 @@ def test_by_itself_it_reads_cells_alone_on_a_processor() -> None:
 @pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("int8", 0.999)])
 @torch.no_grad()
 def test_lower_precision_is_close_and_matches_its_own_twin(precision: str, least: float) -> None:
-    made, batch = tower(), CellBatch.from_lists(some_cells(SIZES))
+    made, batch = tower(), from_lists(some_cells(SIZES))
     exact = made(batch).pooled
     packed = PackedTower(made, precision)
     answer = packed(batch).pooled
@@ -120,7 +118,7 @@ def test_lower_precision_is_close_and_matches_its_own_twin(precision: str, least
 
 
 def test_it_does_not_depend_on_the_number_of_threads() -> None:
-    packed, batch = PackedTower(tower()), CellBatch.from_lists(some_cells(SIZES))
+    packed, batch = PackedTower(tower()), from_lists(some_cells(SIZES))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -144,7 +142,7 @@ def test_no_padded_position_is_computed(monkeypatch: pytest.MonkeyPatch) -> None
     for layer in made.layers:
         layer.widen = Counting(16, 32)
     cells = some_cells(SIZES)
-    PackedTower(made, budget=10_000)(CellBatch.from_lists(cells))
+    PackedTower(made, budget=10_000)(from_lists(cells))
     real = sum(min(len(cell) + 1, LIMIT) for cell in cells)
     assert seen == [real, len(cells)]  # all tokens in the first layer, <cls> alone in the last
 
@@ -153,12 +151,12 @@ def test_float32_shares_the_weights_and_takes_no_gradient() -> None:
     made = tower()
     packed = PackedTower(made)
     assert packed.inner.layers[0].widen is made.layers[0].widen
-    out = packed(CellBatch.from_lists([[3, 4]])).pooled
+    out = packed(from_lists([[3, 4]])).pooled
     assert not out.requires_grad
     assert made.layers[0].widen.weight.requires_grad
 
 
 def test_no_cells_are_no_rows() -> None:
-    out = PackedTower(tower())(CellBatch.from_lists([]), hidden=True)
+    out = PackedTower(tower())(from_lists([]), hidden=True)
     assert out.pooled.shape == (0, 16)
     assert out.hidden.shape[0] == 0

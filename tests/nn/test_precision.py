@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cell_lists import from_lists
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -11,7 +12,6 @@ from torch.nn import functional
 
 from cellingua.core.errors import InputError
 from cellingua.nn import precision as room
-from cellingua.nn.batch import CellBatch
 from cellingua.nn.precision import PRECISIONS, Int8Embedding, Int8Linear, choose, converted, quantise_rows, resolve
 from cellingua.nn.transformer import CellTower, CellTowerConfig
 
@@ -24,7 +24,7 @@ def tower() -> CellTower:
     return made
 
 
-CELLS = CellBatch.from_lists([[3, 7, 20, 41], [], [5], list(range(2, 30))])
+CELLS = from_lists([[3, 7, 20, 41], [], [5], list(range(2, 30))])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cell_lists import from_lists
 from torch import nn
 from torch.nn import functional
 
 from cellingua.nn.bag import GatedBag, GatedBagConfig, features
-from cellingua.nn.batch import CellBatch, CellStates
+from cellingua.nn.batch import CellStates
 from cellingua.nn.heads import Projection, unit
 from cellingua.nn.language import TextTower, TextTowerConfig
 from cellingua.nn.transformer import CellTower, CellTowerConfig
@@ -49,13 +50,13 @@ KINDS = ("bert", "bag", "bag+top")
 @torch.no_grad()
 def test_a_cell_depends_on_itself_alone(kind: str) -> None:
     made, (cells, values) = tower(kind), some_cells()
-    together = made(CellBatch.from_lists(cells, values)).pooled
+    together = made(from_lists(cells, values)).pooled
     assert bool(torch.isfinite(together).all())
     for place, (cell, level) in enumerate(zip(cells, values, strict=True)):
-        alone = made(CellBatch.from_lists([cell], [level])).pooled[0]
+        alone = made(from_lists([cell], [level])).pooled[0]
         torch.testing.assert_close(alone, together[place], atol=1e-6, rtol=1e-6)
     order = np.random.default_rng(3).permutation(len(cells))
-    shuffled = CellBatch.from_lists([cells[i] for i in order], [values[i] for i in order])
+    shuffled = from_lists([cells[i] for i in order], [values[i] for i in order])
     torch.testing.assert_close(made(shuffled).pooled, together[order], atol=1e-6, rtol=1e-6)
 
 
@@ -63,7 +64,7 @@ def test_a_cell_depends_on_itself_alone(kind: str) -> None:
 @torch.no_grad()
 def test_different_cells_differ(kind: str) -> None:
     cells, values = some_cells()
-    pooled = tower(kind)(CellBatch.from_lists(cells, values)).pooled
+    pooled = tower(kind)(from_lists(cells, values)).pooled
     assert torch.dist(pooled[0], pooled[4]) > 1e-2
     torch.testing.assert_close(pooled[2], pooled[7], atol=1e-6, rtol=0)
 
@@ -71,7 +72,7 @@ def test_different_cells_differ(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_weight_that_is_used(kind: str) -> None:
     made, (cells, values) = tower(kind), some_cells()
-    states = made(CellBatch.from_lists(cells, values))
+    states = made(from_lists(cells, values))
     total = states.pooled.square().sum()
     if states.hidden is not None:
         total = total + states.hidden.square().sum()
@@ -88,7 +89,7 @@ def test_gradients_reach_every_weight_that_is_used(kind: str) -> None:
 def test_bag_equals_plain_sums() -> None:
     made, (cells, values) = tower("bag"), some_cells()
     assert isinstance(made, GatedBag)
-    batch = CellBatch.from_lists(cells, values)
+    batch = from_lists(cells, values)
     pooled = made(batch).pooled
     for place, (cell, level) in enumerate(zip(cells, values, strict=True)):
         total, weight = torch.zeros(16), 1e-6
@@ -106,7 +107,7 @@ def test_top_tokens_start_as_nothing() -> None:
     torch.manual_seed(0)
     made = GatedBag(GatedBagConfig(VOCABULARY, 16, layers=1, top=6, layer_width=8, heads=2, feedforward=16)).eval()
     cells, values = some_cells()
-    batch = CellBatch.from_lists(cells, values)
+    batch = from_lists(cells, values)
     with_top = made(batch).pooled
     made.top = None
     torch.testing.assert_close(made(batch).pooled, with_top, atol=0, rtol=0)
@@ -117,8 +118,8 @@ def test_top_tokens_read_the_highest_alone() -> None:
     made, (cells, values) = tower("bag+top"), some_cells()
     assert isinstance(made, GatedBag)
     assert made.top is not None
-    batch = CellBatch.from_lists([cells[3]], [values[3]])
-    changed = CellBatch.from_lists([[*cells[3][:6], *reversed(cells[3][6:])]], [values[3]])
+    batch = from_lists([cells[3]], [values[3]])
+    changed = from_lists([[*cells[3][:6], *reversed(cells[3][6:])]], [values[3]])
     level = features(batch)
     after, before = (made.top(cell, level, made.token)[0] for cell in (changed, batch))
     torch.testing.assert_close(after, before, atol=0, rtol=0)
@@ -127,7 +128,7 @@ def test_top_tokens_read_the_highest_alone() -> None:
 @torch.no_grad()
 def test_token_states_belong_to_their_cell_and_cost_nothing_where_unwanted() -> None:
     made, (cells, values) = tower("bag+top"), some_cells()
-    together = made(CellBatch.from_lists(cells, values))
+    together = made(from_lists(cells, values))
     assert together.hidden is not None
     assert together.mask is not None
     assert together.hidden.shape == (len(cells), 1 + 6, 8)
@@ -135,14 +136,14 @@ def test_token_states_belong_to_their_cell_and_cost_nothing_where_unwanted() -> 
     assert together.mask.sum(1).tolist() == [1 + min(6, len(cell)) for cell in cells]
     assert bool(together.mask[:, 0].all())
     for place, (cell, level) in enumerate(zip(cells, values, strict=True)):
-        alone = made(CellBatch.from_lists([cell], [level]))
+        alone = made(from_lists([cell], [level]))
         seen = together.hidden[place][together.mask[place]]
         torch.testing.assert_close(alone.hidden[0][alone.mask[0]], seen, atol=1e-6, rtol=1e-6)
     # A bag without a transformer has none; one whose transformer adds nothing runs it for who asks alone.
-    assert tower("bag")(CellBatch.from_lists(cells, values)).hidden is None
+    assert tower("bag")(from_lists(cells, values)).hidden is None
     assert isinstance(made, GatedBag)
     aside = GatedBag(replace(made.config, top_pooled=False)).eval()
-    batch = CellBatch.from_lists(cells, values)
+    batch = from_lists(cells, values)
     both, alone = aside(batch), aside(batch, with_hidden=False)
     assert torch.equal(both.pooled, alone.pooled)
     assert alone.hidden is None
@@ -155,27 +156,27 @@ def test_token_states_belong_to_their_cell_and_cost_nothing_where_unwanted() -> 
 
 def test_some_cells_of_a_batch() -> None:
     cells, values = some_cells()
-    batch = CellBatch.from_lists(cells, values)
+    batch = from_lists(cells, values)
     for part, wanted in ((batch.rows(2, 5), [2, 3, 4]), (batch.take(torch.tensor([6, 0, 2, 6])), [6, 0, 2, 6])):
-        expected = CellBatch.from_lists([cells[i] for i in wanted], [values[i] for i in wanted])
+        expected = from_lists([cells[i] for i in wanted], [values[i] for i in wanted])
         assert torch.equal(part.tokens, expected.tokens)
         assert torch.equal(part.offsets, expected.offsets)
         assert part.values is not None
         assert part.values.equal(expected.values)
-    without = CellBatch.from_lists(cells)
+    without = from_lists(cells)
     assert without.rows(0, 2).values is None
     assert without.take(torch.tensor([1])).values is None
 
 
 def test_bag_needs_values() -> None:
     with pytest.raises(ValueError, match="values"):
-        tower("bag")(CellBatch.from_lists([[3, 4]]))
+        tower("bag")(from_lists([[3, 4]]))
 
 
 @torch.no_grad()
 def test_all_empty_cells_are_finite() -> None:
     for kind in KINDS:
-        pooled = tower(kind)(CellBatch.from_lists([[], []], [[], []])).pooled
+        pooled = tower(kind)(from_lists([[], []], [[], []])).pooled
         assert bool(torch.isfinite(pooled).all()), kind
 
 

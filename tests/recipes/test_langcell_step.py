@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cell_lists import from_lists
 from torch import Tensor, nn
 
 from cellingua.core.errors import ConfigError
@@ -73,7 +74,7 @@ def cells(seed: int) -> CellBatch:
     sizes = [5, 9, 1, 0, 7, 12, 6]
     tokens = [rng.permutation(np.arange(2, GENES + 2))[:size].tolist() for size in sizes]
     values = [np.sort(rng.exponential(2.0, size))[::-1].tolist() for size in sizes]
-    made = CellBatch.from_lists(tokens, values)
+    made = from_lists(tokens, values)
     assert made.values is not None
     return CellBatch(made.tokens, made.offsets, made.values.double())
 

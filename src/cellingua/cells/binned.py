@@ -95,11 +95,6 @@ class BinnedCells:
         """int64 (n,): tokens of each cell, CLS not counted."""
         return np.diff(self.indptr)
 
-    @property
-    def share_truncated(self) -> float:
-        """Share of the cells that lost genes; 0 where there is no cell."""
-        return float(self.truncated.mean()) if len(self) else 0.0
-
     def take(self, rows: NDArray[np.integer]) -> BinnedCells:
         """Return the cells `rows`, in that order."""
         rows = np.asarray(rows)
@@ -157,15 +152,6 @@ def bin_cells(
         scaled = counts.data * np.repeat(config.target / totals, np.diff(counts.indptr))
         scaled[~(counts.data > 0)] = 0
     return _tokens(counts, scaled, _edges(config), config, rng)
-
-
-def bin_normalised(values: csr_matrix, config: BinConfig, rng: np.random.Generator | None = None) -> BinnedCells:
-    """Turn values that are normalised and logged already into binned tokens (base, target and total play no part).
-
-    Zeros, negative values and NaN are dropped and +inf is the highest bin, as in the released code.
-    """
-    edges = np.arange(1, config.bins + 1, dtype=np.float32)
-    return _tokens(values, np.asarray(values.data, np.float32), edges, config, rng)
 
 
 def crowding(histogram: NDArray[np.integer]) -> str | None:

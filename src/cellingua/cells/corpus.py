@@ -17,7 +17,6 @@ from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.shards import EncodedCells, Shard, join, open_shard
 from cellingua.cells.sources import FILE, CellRows, read_in_blocks
 from cellingua.core.errors import FileError
-from cellingua.core.files import sha256_file
 
 INDEX, FORMAT, COLUMNS = "corpus.json", 1, "columns"
 _OPEN = 64  # shards mapped at a time
@@ -154,19 +153,6 @@ class Corpus:
     def blocks(self, seed: int, epoch: int, size: int) -> Iterator[CellRows]:
         """Yield every cell once, in blocks of neighbours, the blocks in random order."""
         return read_in_blocks(self, seed, epoch, size)
-
-    def verify(self) -> None:
-        """Read every shard once and compare it with its hash.
-
-        Raises
-        ------
-        FileError
-            A shard is not the one that was written.
-        """
-        for shard in self.index["shards"]:
-            path = self.folder / "shards" / f"{shard['name']}.bin"
-            if sha256_file(path) != shard["sha256"]:
-                raise FileError(f"{path} is not the file that was written.", "its SHA-256", "prepare the corpus again")
 
     def summary(self) -> str:
         """Return one line for people."""

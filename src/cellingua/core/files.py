@@ -1,4 +1,4 @@
-"""Atomic writes, hashes, and names that are safe as paths."""
+"""Atomic writes and hashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,12 +23,6 @@ def sha256_file(path: Path) -> str:
         for block in iter(lambda: handle.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def safe_name(text: str, fallback: str = "item") -> str:
-    """Return `text` reduced to letters, digits, ``.``, ``_`` and ``-``, so that it can be part of a path."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._")
-    return name[:80] or fallback
 
 
 def refuse_overwrite(path: Path, *, force: bool, file: bool = False) -> None:

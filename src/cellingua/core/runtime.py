@@ -1,4 +1,4 @@
-"""Device, threads and seeds, each chosen once and with its reason."""
+"""Device and threads, each chosen once and with its reason; versions and hardware for provenance."""
 
 from __future__ import annotations
 
@@ -67,13 +67,6 @@ def set_threads(threads: int | None) -> int:
     count = threads if threads is not None else available
     torch.set_num_threads(count)
     return count
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch's global generator; numpy code takes its own `numpy.random.Generator`."""
-    import torch
-
-    torch.manual_seed(seed)
 
 
 def versions(packages: tuple[str, ...] = ("anndata", "numpy", "scipy", "torch")) -> dict[str, str]:

@@ -6,7 +6,7 @@ a size for laptops. Both hide behind one interface.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -117,10 +117,6 @@ class LangCellConfig:
         tower = self.bert if self.bert is not None else self.bag
         assert tower is not None  # by __post_init__
         return tower.vocabulary
-
-    def without_evidence(self) -> LangCellConfig:
-        """Return the same model without its evidence channel."""
-        return replace(self, evidence=None)
 
 
 class LangCellModule(nn.Module):

@@ -51,14 +51,6 @@ class CellBatch:
             else torch.as_tensor(np.asarray(values[first:last], dtype=np.float32), device=device),
         )
 
-    @classmethod
-    def from_lists(cls, cells: list[list[int]], values: list[list[float]] | None = None) -> CellBatch:
-        """Build a batch from one list of tokens (and of values) a cell."""
-        indptr = np.concatenate([[0], np.cumsum([len(cell) for cell in cells])]).astype(np.int64)
-        flat = np.array([token for cell in cells for token in cell], dtype=np.int64)
-        level = None if values is None else np.array([v for cell in values for v in cell], dtype=np.float32)
-        return cls.from_arrays(indptr, flat, level)
-
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

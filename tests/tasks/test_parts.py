@@ -22,7 +22,7 @@ from cellingua.tasks import clusters as room
 from cellingua.tasks.agreement import compare, composition
 from cellingua.tasks.annotate import unique_names
 from cellingua.tasks.clusters import cluster_cells, consensus, mean_probabilities, neighbour_graph
-from cellingua.tasks.hierarchy import hierarchy_of, is_answer
+from cellingua.calibration.hierarchy import hierarchy_of, is_answer
 from cellingua.tasks.markers import cluster_markers, cluster_sums
 from cellingua.tasks.writing import storable
 from cellingua.words.ontology import load_ontology

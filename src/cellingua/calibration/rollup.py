@@ -74,7 +74,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted
 
 
-def decide(probability: np.ndarray, enough: np.ndarray, threshold: float, hierarchy: Hierarchy) -> Decisions:
+def decide(
+    probability: np.ndarray,
+    enough: np.ndarray,
+    threshold: float,
+    hierarchy: Hierarchy,
+    floor: float | None = None,
+) -> Decisions:
     """Answer each row on its own.
 
     Parameters
@@ -87,6 +93,9 @@ def decide(probability: np.ndarray, enough: np.ndarray, threshold: float, hierar
         Smallest probability of an answer.
     hierarchy
         Terms that an answer may be rolled up to, over the same K candidates.
+    floor
+        Where nothing reaches the threshold, the term (or candidate) of the largest sum answers if it reaches the
+        floor. None: nothing does.
 
     Notes
     -----
@@ -104,7 +113,7 @@ def decide(probability: np.ndarray, enough: np.ndarray, threshold: float, hierar
     doubtful = np.flatnonzero(enough & (status == UNKNOWN))
     if len(doubtful) and hierarchy.members.shape[0]:
         mass = np.asarray(hierarchy.members @ probability[doubtful].astype(np.float32).T).T
-        passes = mass >= threshold
+        passes = mass >= (threshold if floor is None else _reach(mass, value[doubtful], threshold, floor))
         cost = np.where(passes, hierarchy.breadth[None, :], np.iinfo(np.int64).max)
         narrowest = cost.min(axis=1, keepdims=True)
         chosen = np.where(passes & (cost == narrowest), mass, -1.0).argmax(axis=1)
@@ -114,7 +123,21 @@ def decide(probability: np.ndarray, enough: np.ndarray, threshold: float, hierar
         itself = hierarchy.own[best[rows]] == terms
         status[rows] = np.where(itself, NAMED, ROLLED_UP)
         ancestor[rows] = np.where(itself, -1, terms)
+    if floor is not None:
+        # No term says more than the best candidate alone: free text, or a term that stands by itself.
+        alone = enough & (status == UNKNOWN) & (value >= floor)
+        status[alone] = NAMED
     return Decisions(status, best.astype(np.int64), second, ancestor, value)
+
+
+def _reach(mass: np.ndarray, best: np.ndarray, threshold: float, floor: float) -> np.ndarray:
+    """Return what a term's sum has to reach in each row, (n, 1): the threshold, or else the largest sum of all.
+
+    Sums that differ by less than rounding are one, so that the narrowest of them answers.
+    """
+    largest = mass.max(axis=1, keepdims=True)
+    lower = np.where(largest >= np.maximum(best[:, None], floor), largest - 1e-6, np.inf)
+    return np.where(largest >= threshold, np.minimum(threshold, largest), lower)
 
 
 def top(probability: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

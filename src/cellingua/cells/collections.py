@@ -91,7 +91,7 @@ def read_cells(folder: Path, progress: Progress | None = None) -> CellSet:
     progress.step(f"Reading {folder.name}", len(paths))
     parts = []
     for path in paths:
-        parts.append(_read_one(path))
+        parts.append(read_cell_file(path))
         progress.advance()
     return CellSet(
         csr_matrix(vstack([part.counts for part in parts])),
@@ -103,7 +103,8 @@ def read_cells(folder: Path, progress: Progress | None = None) -> CellSet:
     )
 
 
-def _read_one(path: Path) -> CellSet:
+def read_cell_file(path: Path) -> CellSet:
+    """Read one h5ad; see `read_cells`."""
     with open_cells(path) as cells:
         blocks = list(CountBlocks(cells, examine(cells)).blocks())
         terms, curated = _terms(cells.obs)

@@ -32,7 +32,7 @@ from cellingua.tasks.clusters import (
 )
 from cellingua.tasks.columns import text_column
 from cellingua.tasks.embed import embedding_key, precision_of
-from cellingua.tasks.hierarchy import hierarchy_of
+from cellingua.calibration.hierarchy import hierarchy_of
 from cellingua.tasks.markers import cluster_markers
 from cellingua.tasks.options import (
     KEY,

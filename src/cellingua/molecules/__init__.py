@@ -1,0 +1,1 @@
+"""Level 1: drugs, and how cell lines responded to them."""

@@ -9,12 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cellingua import tl
+    from cellingua import bench, tl
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "tl"]
+__all__ = ["__version__", "bench", "tl"]
 
-_PARTS = ("tl",)
+_PARTS = ("bench", "tl")
 
 
 def __getattr__(name: str) -> Any:

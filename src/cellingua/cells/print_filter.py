@@ -89,7 +89,7 @@ class PrintFilter:
 
 
 def build_filter(hashes: NDArray[np.uint64], bits: int) -> PrintFilter:
-    """Return the set of `hashes` (repeated ones count once) with a chance of at most ``2**-bits`` of a wrong "maybe"."""
+    """Return the set of `hashes`, repeated ones once; a wrong "maybe" has a chance of at most ``2**-bits``."""
     distinct = np.unique(hashes)
     if not len(distinct):
         return PrintFilter(distinct, bits)

@@ -11,6 +11,7 @@
     evidence.safetensors  the marker channel (optional in a model, verified where there)
     calibration.json
     card.md
+    seen.json, seen.filter   what it was trained on (optional: see `cellingua.models.seen`)
     head.json, head.safetensors   classes of its own, in a tuned model (see `cellingua.models.tuned`)
     manifest.json         size and SHA-256 of each file
 
@@ -40,6 +41,7 @@ from cellingua.models.inputs import Evidence
 from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.manifest import Manifest
 from cellingua.models.model import LangCellModel
+from cellingua.models.seen import Seen
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 from cellingua.models.tuned import read_head
 from cellingua.nn.precision import converted
@@ -76,6 +78,8 @@ class BundleParts:
         The second channel, or None.
     supported
         Terms of which the model saw a profile, markers or cells.
+    seen
+        What it was trained on, None where that is not known.
     """
 
     name: str
@@ -89,6 +93,7 @@ class BundleParts:
     card: str = ""
     evidence: Evidence | None = None
     supported: frozenset[str] = frozenset()
+    seen: Seen | None = None
 
 
 def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", text_storage: str | None = None) -> None:

@@ -6,6 +6,7 @@
     weights.safetensors   encoder with gene embeddings and random features, heads
     genes.tsv.gz          ensembl_id, symbol, token (the gene's number in the model), median (1: not used)
     card.md
+    seen.json, seen.filter   what it was trained on (optional: see `cellingua.models.seen`)
     head.json, head.safetensors   classes of its own, in a tuned model (see `cellingua.models.tuned`)
     manifest.json         size and SHA-256 of each file
 """
@@ -20,6 +21,7 @@ import numpy as np
 from cellingua.models.cellm import CellLMConfig, CellLMModel, CellLMModule
 from cellingua.models.folder import CELLM, CONFIG, GENES, WEIGHTS, load_weights, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
+from cellingua.models.seen import Seen
 from cellingua.models.tuned import read_head
 
 REQUIRED = (CONFIG, WEIGHTS, GENES)
@@ -39,6 +41,8 @@ class CellLMParts:
         The model's genes: see `numbered_genes`.
     card
         The model card, in Markdown.
+    seen
+        What it was trained on, None where that is not known.
     """
 
     name: str
@@ -46,6 +50,7 @@ class CellLMParts:
     module: CellLMModule
     genes: GeneTable
     card: str = ""
+    seen: Seen | None = None
 
 
 def numbered_genes(ensembl_ids: np.ndarray, symbols: np.ndarray, numbers: np.ndarray | None = None) -> GeneTable:

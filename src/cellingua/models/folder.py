@@ -17,6 +17,7 @@ from cellingua.core.errors import ConfigError, ModelError
 from cellingua.core.files import atomic_folder, write_json, write_text
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.manifest import Manifest, read_manifest, write_manifest
+from cellingua.models.seen import Seen
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 
 VERSION = 1
@@ -47,6 +48,10 @@ class Parts(Protocol):
     @property
     def card(self) -> str:
         """The model card, in Markdown."""
+
+    @property
+    def seen(self) -> Seen | None:
+        """What it was trained on, None where that is not known."""
 
 
 def write_folder(
@@ -80,6 +85,8 @@ def write_folder(
         write_text(partial / CARD, parts.card)
         (partial / WEIGHTS).write_bytes(pack(weights, storage))
         (partial / GENES).write_bytes(parts.genes.to_bytes())
+        if parts.seen is not None:
+            parts.seen.save(partial)
         if more is not None:
             more(partial)
         write_manifest(partial, optional)

@@ -30,6 +30,7 @@ from cellingua.models.folder import CONFIG, GENEFORMER, GENES, WEIGHTS, load_wei
 from cellingua.models.gene_table import GeneTable, read_gene_table
 from cellingua.models.inputs import Counts
 from cellingua.models.model import TOKEN_BUDGET
+from cellingua.models.seen import Seen
 from cellingua.models.tuned import ClassHead, read_head
 from cellingua.nn.packing import Pack, PackedTower
 from cellingua.nn.precision import resolve
@@ -85,7 +86,7 @@ class GeneformerConfig:
 
 @dataclass(frozen=True)
 class GeneformerParts:
-    """What a Geneformer's folder is made of: see `GeneformerModel`; `card` is Markdown."""
+    """What a Geneformer's folder is made of: see `GeneformerModel`; `card` is Markdown, `seen` what is known of it."""
 
     name: str
     description: str
@@ -93,6 +94,7 @@ class GeneformerParts:
     tower: CellTower
     genes: GeneTable
     card: str = ""
+    seen: Seen | None = None
 
 
 @dataclass

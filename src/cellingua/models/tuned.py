@@ -29,6 +29,7 @@ from cellingua.models.evidence import expression
 from cellingua.models.inputs import Counts
 from cellingua.models.manifest import Manifest
 from cellingua.models.model import LangCellModel
+from cellingua.models.seen import Seen
 from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.gene_head import AnnotationHead
 from cellingua.nn.heads import unit
@@ -159,6 +160,8 @@ class ClassHead:
         Divides the logits.
     facts
         JSON values: figures of its validation, and whether it was worse than the frozen classifier.
+    seen
+        What the tuned model saw, until it is saved: its folder says so afterwards.
     """
 
     module: nn.Module
@@ -169,6 +172,7 @@ class ClassHead:
     keeps_texts: bool
     temperature: float = 1.0
     facts: dict[str, Any] = field(default_factory=dict)
+    seen: Seen | None = None
 
     @torch.inference_mode()
     def answer(self, model: Model, block: Counts) -> tuple[Floats, Floats, NDArray[np.int64]]:

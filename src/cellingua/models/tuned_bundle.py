@@ -6,6 +6,7 @@ Nothing in it points at the base: it can be moved, and the base can be removed.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from cellingua.models.bundle import TERMS, TEXT, TEXT_SIDE, pack_terms
 from cellingua.models.folder import CARD, WEIGHTS, read_config, write_config
 from cellingua.models.manifest import read_manifest, write_manifest
 from cellingua.models.model import LangCellModel
+from cellingua.models.seen import read_seen
 from cellingua.models.storage import pack
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def save_tuned(
     folder
         Where.
     model
-        With its head, and the folder of its base: what was not tuned is copied from there byte by byte.
+        With its head, and the folder of its base: what was not tuned is copied from there byte by byte. What it saw
+        is ``model.head.seen``.
     name, description, card
         For people.
     cells_changed, texts_changed
@@ -69,6 +72,10 @@ def save_tuned(
             (partial / TEXT).write_bytes(pack(_side(model, text=True), "float32"))
             (partial / TERMS).write_bytes(pack_terms(model.term_ids, model.term_vectors, model.supported))
         model.head.save(partial)
+        seen = model.head.seen or read_seen(model.folder)
+        if seen is not None:
+            # Cells that it was tuned on and that nobody wrote down are missing in what its base saw.
+            (seen if model.head.seen else replace(seen, complete=False)).save(partial)
         write_manifest(partial, optional=frozenset(name for name, entry in manifest.files.items() if entry.optional))
 
 

@@ -43,6 +43,7 @@ from cellingua.recipes.cellm_step import Prepared, Step, refuse_batch_norm
 from cellingua.recipes.cellm_views import Labels, ViewMaker
 from cellingua.recipes.gene_choice import informative_genes, sample_cells, start_vectors
 from cellingua.recipes.gene_graph import GeneVectors, gene_rows
+from cellingua.recipes.seen import seen_in_source
 from cellingua.training.loop import Watch, train
 from cellingua.training.place import OneProcess, Place, whole_state
 
@@ -247,4 +248,5 @@ def save(
     plain = replace(config.model(), performer=config.encoder.without_dropout())
     held = CellLMModule(plain)
     held.load_state_dict(prepared.module.state_dict() if weights is None else weights)
-    save_cellm(folder, CellLMParts(config.name, config.description, held, genes, card))
+    seen = seen_in_source(source, prepared.rows, seed=config.train.seed)
+    save_cellm(folder, CellLMParts(config.name, config.description, held, genes, card, seen))

@@ -35,6 +35,7 @@ from cellingua.recipes.langcell_step import Minibatch, Step, StepConfig
 from cellingua.recipes.langcell_towers import FeatureView, LastLayerView, TrainingModule, before_last
 from cellingua.recipes.material import Material, estimate_medians, make_simulator, model_genes, read_material
 from cellingua.recipes.relations import Kinds
+from cellingua.recipes.seen import seen_in_material
 from cellingua.recipes.validate import Validation, validate
 from cellingua.recipes.words import Features, WordBank, adapt_words, embed_words
 from cellingua.training.loop import train
@@ -135,6 +136,7 @@ class Trained:
             card=write_card(to_dict(config), material, checked, self.closeness, self.module.config, len(self.genes)),
             evidence=model.evidence,
             supported=self.supported,
+            seen=seen_in_material([material.cells], material.hashes, material.folder),
         )
         save_bundle(folder, parts, storage="int8")
         return folder

@@ -35,6 +35,7 @@ from cellingua.recipes.langcell_eyes import start_cross_attention, with_cross_at
 from cellingua.recipes.langcell_step import Step, StepConfig
 from cellingua.recipes.langcell_towers import TextView, TrainingModule
 from cellingua.recipes.relations import Kinds
+from cellingua.recipes.seen import seen_in_source
 from cellingua.training.loop import Watch, train
 from cellingua.training.place import OneProcess, Place, whole_state
 from cellingua.words.describing import describe_label, describe_term
@@ -236,6 +237,7 @@ def save(
             to_dict(config), cells, module, len(prepared.genes), types, fresh_text=prepared.fresh_text
         ),
         supported=frozenset(types),
+        seen=seen_in_source(source, prepared.rows, seed=config.train.seed),
     )
     save_bundle(folder, parts, storage="float16")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Material:
     refused
         file -> (cells refused, cells), by the guard against evaluation cells; None where there was nothing to
         guard against.
+    folder
+        Where all this was read.
     """
 
     cells: CellSet
@@ -45,6 +47,7 @@ class Material:
     markers: dict[str, NDArray[np.int64]]
     hashes: dict[str, str]
     refused: dict[str, tuple[int, int]] | None
+    folder: Path | None = None
 
     def without(self, held_out: Iterable[str]) -> Material:
         """Return the material less some files."""
@@ -53,7 +56,7 @@ class Material:
         if unknown:
             raise FileError(f"There is no file {sorted(unknown)[0]!r} to hold out.", "stems of files in corpus/")
         rows = ~np.isin(self.cells.files, list(held))
-        return Material(self.cells.take(rows), self.profiles, self.markers, self.hashes, self.refused)
+        return replace(self, cells=self.cells.take(rows))
 
 
 def reviewed_labels() -> dict[tuple[str, str], str]:
@@ -84,7 +87,7 @@ def read_material(folder: Path, generic: Iterable[str], progress: Progress) -> M
     markers = read_markers(folder / "markers" / "cellconsensus_top40.parquet")
     markers = {term: rows for term, rows in markers.items() if term in ontology and term not in wide}
     named = np.array([term in ontology and term not in wide for term in cells.terms.tolist()])
-    return Material(cells.take(named), profiles.take(useful), markers, hashes, refused)
+    return Material(cells.take(named), profiles.take(useful), markers, hashes, refused, folder)
 
 
 def _guarded(cells: CellSet, evaluation: CellSet, progress: Progress) -> tuple[CellSet, dict[str, tuple[int, int]]]:

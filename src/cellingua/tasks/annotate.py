@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellingua.calibration.hierarchy import hierarchy_of
 from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN
-from cellingua.cells.counts import CountBlocks
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.reading import CellFile, open_cells
+from cellingua.cells.wording import printable
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device, versions
@@ -32,7 +33,6 @@ from cellingua.tasks.clusters import (
 )
 from cellingua.tasks.columns import text_column
 from cellingua.tasks.embed import embedding_key, precision_of
-from cellingua.calibration.hierarchy import hierarchy_of
 from cellingua.tasks.markers import cluster_markers
 from cellingua.tasks.options import (
     KEY,
@@ -44,6 +44,7 @@ from cellingua.tasks.options import (
     own_classes,
     ready_to_match,
 )
+from cellingua.tasks.overlap import WatchedBlocks
 from cellingua.tasks.result import Annotation
 from cellingua.tasks.scoring import MIN_TOKENS, Scores, score_cells, threshold_of
 from cellingua.tasks.writing import check_keys, write_keys
@@ -157,11 +158,14 @@ def annotate_cells(
         diagnosis = examine(cells, layer=options.layer)
     diagnosis.raise_if_refused()
     check_matching(model, candidates, options)
-    blocks = CountBlocks(cells, diagnosis)
+    blocks = WatchedBlocks(cells, diagnosis, model)
     naming = _Naming(candidates, threshold_of(model))
     match = ready_to_match(model, candidates, options)
     progress.step("Naming cells", cells.n_cells)
     scores = score_cells(blocks, model, candidates, naming.hierarchy, progress, match)
+    seen = blocks.overlap()
+    if seen.known or not seen.recorded:
+        progress.say(printable(seen.sentence()))
     labels, ids, runner_up = naming.labels(scores)
     progress.step("Finding clusters")
     graph = neighbour_graph(scores.embedding, options.seed)
@@ -181,7 +185,7 @@ def annotate_cells(
         cluster=np.array(names, dtype=object)[codes],
         clusters=naming.clusters(scores, codes, names, labels, markers),
         diagnosis=diagnosis,
-        provenance=_provenance(candidates, model, options, diagnosis, match),
+        provenance=_provenance(candidates, model, options, diagnosis, match) | {"seen": seen.to_dict()},
         samples=samples,
         own=own,
         graph=graph,

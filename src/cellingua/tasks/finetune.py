@@ -17,15 +17,17 @@ from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
 from cellingua.cells.reading import CellFile, open_cells
 from cellingua.core.errors import InputError
-from cellingua.core.files import refuse_overwrite
+from cellingua.core.files import refuse_overwrite, sha256_file
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device
 from cellingua.measures.splits import Split, by_share, groups_by_share
+from cellingua.models.seen import CELLS, DataSet, seen_by, tuned_on
 from cellingua.models.shelf import load_any
 from cellingua.models.tuned_bundle import save_tuned
 from cellingua.recipes.finetune import Tuned, judge, tune
 from cellingua.recipes.finetune_card import write_tuned_card
 from cellingua.recipes.finetune_config import FinetuneConfig, LabelledCells
+from cellingua.recipes.seen import ACCESSION, known
 from cellingua.tasks.columns import label_column, text_column
 from cellingua.tasks.options import MODEL
 from cellingua.words.naming import name_label
@@ -125,6 +127,8 @@ def finetune_cells(
     if len(split.test):
         tuned.facts["test"] = {"on": told, **judge(tuned, kept.take(split.test))}
     tuned.head.facts = {**tuned.head.facts, **tuned.facts}
+    used = kept.take(split.train)
+    tuned.head.seen = tuned_on(seen_by(model), data_set_of(used, facts), used.counts)
     if output is not None:
         save(tuned, Path(output), model)
         tuned.model = load_any(output, device=model.device)
@@ -176,8 +180,26 @@ def read_labelled(
         "no_type": dict(vague),
         "data_hash": digest(held),
         "counts": diagnosis.place,
+        "file_sha256": "",
+        "file_bytes": 0,
     }
+    if cells.path is not None and cells.path.is_file():
+        facts |= {"file_sha256": sha256_file(cells.path), "file_bytes": cells.path.stat().st_size}
     return held, facts
+
+
+def data_set_of(cells: LabelledCells, facts: dict[str, Any]) -> DataSet:
+    """Return what is written down of the cells that a model was tuned on: see `cellingua.models.seen`."""
+    name = str(facts.get("file", ""))
+    return DataSet(
+        Path(name).name.split(".")[0],
+        CELLS,
+        str(facts.get("file_sha256", "")),
+        int(facts.get("file_bytes", 0)),
+        len(cells),
+        known(cells.donors or ()),
+        tuple(sorted(set(ACCESSION.findall(name)))),
+    )
 
 
 def digest(cells: LabelledCells) -> str:

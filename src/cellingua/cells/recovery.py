@@ -100,27 +100,16 @@ def undo(values: csr_matrix, transform: str) -> csr_matrix:
 
 def row_minimum(values: csr_matrix) -> Floats:
     """Return the smallest stored value of each row (1 for empty rows)."""
-    smallest = np.ones(values.shape[0])
-    filled = np.flatnonzero(np.diff(values.indptr))
-    if filled.size:
-        smallest[filled] = np.minimum.reduceat(values.data, values.indptr[filled])
-    return smallest
+    return _by_row(np.minimum, values.data, values.indptr, empty=1.0)
 
 
-def _row_sums(data: Floats, indptr: NDArray[Any]) -> Floats:
-    sums = np.zeros(indptr.size - 1)
+def _by_row(reduce: np.ufunc, data: Floats, indptr: NDArray[Any], *, empty: float = 0.0) -> Floats:
+    """Return what `reduce` makes of the stored values of each row; `empty` for a row without one."""
+    found = np.full(indptr.size - 1, empty)
     filled = np.flatnonzero(np.diff(indptr))
     if filled.size:
-        sums[filled] = np.add.reduceat(data, indptr[filled])
-    return sums
-
-
-def _row_worst(excess: Floats, indptr: NDArray[Any]) -> Floats:
-    worst = np.zeros(indptr.size - 1)
-    filled = np.flatnonzero(np.diff(indptr))
-    if filled.size:
-        worst[filled] = np.maximum.reduceat(excess, indptr[filled])
-    return worst
+        found[filled] = reduce.reduceat(data, indptr[filled])
+    return found
 
 
 def whole_numbers(values: csr_matrix) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -153,14 +142,14 @@ def whole_numbers(values: csr_matrix) -> tuple[Floats, Floats, NDArray[np.bool_]
         spread = np.repeat(unit[rows] / smallest, lengths[rows])
         rounded = np.rint(part.data / spread)
         # All values together give the scale more precisely than the smallest alone.
-        sums = _row_sums(part.data, part.indptr)
-        scale = sums / np.maximum(_row_sums(rounded, part.indptr), 1)
+        sums = _by_row(np.add, part.data, part.indptr)
+        scale = sums / np.maximum(_by_row(np.add, rounded, part.indptr), 1)
         counts = part.data / np.repeat(np.where(scale > 0, scale, 1.0), lengths[rows])
         rounded = np.rint(counts)
         off = np.where(counts <= LARGEST_PROOF, np.abs(counts - rounded), 0.0)
-        within = _row_worst(off - RELATIVE_TOLERANCE * counts, part.indptr) <= TOLERANCE
+        within = _by_row(np.maximum, off - RELATIVE_TOLERANCE * counts, part.indptr) <= TOLERANCE
         fine = rows[within]
-        distance[fine] = _row_worst(off, part.indptr)[within]
+        distance[fine] = _by_row(np.maximum, off, part.indptr)[within]
         proved[fine] = True
         entries = np.repeat(within, lengths[rows])
         where = np.flatnonzero(np.repeat(np.isin(np.arange(values.shape[0]), rows), lengths))
@@ -201,7 +190,7 @@ def find_recovery(sample: csr_matrix) -> Recovery:
 
 def _common_sum(values: csr_matrix) -> tuple[float, float]:
     """Return (the sum of a row, its relative spread); the sum is NaN if rows differ by more than 2 %."""
-    sums = _row_sums(values.data, values.indptr)
+    sums = _by_row(np.add, values.data, values.indptr)
     sums = sums[sums > 0]
     if sums.size < 2 or not np.isfinite(sums).all():
         return float("nan"), float("inf")

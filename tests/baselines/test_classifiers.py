@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+from cellingua.baselines.celltypist_method import CellTypistMethod
 from cellingua.baselines.centroid import NearestCentroid
 from cellingua.baselines.form import Baseline, predicted
 from cellingua.baselines.logistic import LogisticRegression
@@ -25,6 +26,7 @@ EVERY: dict[str, Callable[[], Baseline]] = {
     "neighbours, euclid": lambda: Neighbours(3, "euclid"),
     "neighbours on components": lambda: Neighbours(components=10),
     "centroid": NearestCentroid,
+    "celltypist": CellTypistMethod,
 }
 LEARN = [name for name in EVERY if name != "majority"]
 

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import two_langcell
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("two_langcell.py")
-PATHS = [str(SCRIPT.parents[1]), str(SCRIPT.parent)]
+PATHS = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 
 def test_two_processes_train_the_weights_of_one(tmp_path: Path) -> None:
     pytest.importorskip("lightning_fabric")
     if not torch.distributed.is_gloo_available():
         pytest.skip("this torch was built without gloo")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two_langcell.main(tmp_path, world=1)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for world, start in ((1, []), (2, torchrun)):
-        command = [sys.executable, *start, str(SCRIPT), str(tmp_path), str(world), *PATHS]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, *torchrun, two_langcell.__file__, str(tmp_path), "2", *PATHS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / f"weights-{world}.safetensors") for world in (1, 2))
     assert one.keys() == two.keys()
     assert {tensor.dtype for tensor in two.values()} == {torch.float64}

@@ -27,6 +27,7 @@ from cellingua.recipes.langcell import RecipeConfig, preset, run
 from cellingua.recipes.langcell_config import ObjectivesConfig, StageConfig, TopLayers
 from cellingua.recipes.langcell_step import Step
 from cellingua.recipes.material import read_material
+from cellingua.recipes.validate import Validation
 from cellingua.training.loop import TrainConfig
 from cellingua.training.optimise import OptimiseConfig
 from cellingua.words.candidates import from_labels, whole_ontology
@@ -50,9 +51,9 @@ CONFIG = RecipeConfig(
     objectives=ObjectivesConfig(
         symmetric=False, masked_cells=6, matched_cells=4, match_every=2, chunk=64, pair_chunk=64, keep=None
     ),
-    first=StageConfig(5, 4e-3),
-    matched=StageConfig(7, 4e-3),
-    second=StageConfig(4, 4e-3),
+    first=StageConfig(3, 4e-3),
+    matched=StageConfig(5, 4e-3),
+    second=StageConfig(3, 4e-3),
     stage_batch=16,
     match_pieces=12,
     train=TrainConfig(STEPS, seed=1, checkpoint_every=8, optimise=OptimiseConfig(learning_rate=4e-3)),
@@ -67,11 +68,13 @@ class Block:
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_draws() -> Iterator[None]:
-    """Estimate statistics from fewer cells, and read the first pieces of each text: the same code, sooner."""
+    """Estimate statistics from fewer cells, read two texts a term, and their first pieces: the same code, sooner."""
+    writings = words.writings
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(langcell, "BACKGROUND", 200)
         patch.setattr(material, "PSEUDO_CELLS", 100)
         patch.setattr(words, "PIECES", 16)
+        patch.setattr(words, "writings", lambda ontology, term: writings(ontology, term)[:2])
         yield
 
 
@@ -175,19 +178,24 @@ def test_stopped_and_resumed_is_an_unbroken_run(
 ) -> None:
     # It is stopped after the validation, in the middle of the final training.
     shutil.copy(done / "words.safetensors", tmp_path)
+    shutil.copytree(done / "validation", tmp_path / "validation")
     plain, calls = Step.__call__, []
 
     def interrupted(self: Step, step: int) -> dict[str, float]:
         calls.append(1)
-        if len(calls) > STEPS + 16 + STEPS + 5 + 3:
+        if len(calls) > STEPS + 3 + 3:
             raise KeyboardInterrupt
         return plain(self, step)
 
     monkeypatch.setattr(Step, "__call__", interrupted)
+    # What the validation found plays no part before the end, which this run does not see.
+    scored = langcell.validate
+    monkeypatch.setattr(langcell, "validate", lambda *_: Validation(1.0, 1.0, 1.0, 0.0, {}, {}))
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, folder / "data", tmp_path, folder / "tower")
     assert not (tmp_path / "tiny").exists()
     monkeypatch.setattr(Step, "__call__", plain)
+    monkeypatch.setattr(langcell, "validate", scored)
     run(CONFIG, folder / "data", tmp_path, folder / "tower")
     names = sorted(path.relative_to(done / "tiny") for path in (done / "tiny").rglob("*") if path.is_file())
     assert len(names) > 6

@@ -1,4 +1,4 @@
-"""Started by `test_langcell_processes`: trains LangCell on a corpus in one or two processes and saves the weights."""
+"""Called by `test_langcell_processes`, and started under torchrun: trains LangCell on a corpus, saves the weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from cellingua.recipes.langcell_corpus import fit, prepare
 from cellingua.training.place import OneProcess, PlaceConfig, make_place, whole
 
 
-def main() -> None:
+def main(folder: Path, world: int) -> None:
     """Train a few steps of both stages."""
-    sys.path[:0] = sys.argv[3:]
     from test_langcell_corpus import CONFIG, Memory
 
-    folder, world = Path(sys.argv[1]), int(sys.argv[2])
     place = OneProcess() if world == 1 else make_place(PlaceConfig("cpu", world), "float64")
     # A chunk owns its random state: with chunks of one, dropout is the same however the cells are shared out.
     objectives = replace(CONFIG.objectives, chunk=1, pair_chunk=1, keep=0.0, masked_cells=0, matched_cells=0)
@@ -33,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.path[:0] = sys.argv[3:]
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -94,39 +94,54 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert_same(again.module, done.module)
 
 
+#: Waits for a line, lets a copy of itself train, says its number and how it ended. Copies are made before torch has
+#: computed anything, and importing torch takes longer than all the training.
 KILLED = """
-    import sys
+    import os, sys
     from pathlib import Path
     from dataclasses import replace
     sys.path.insert(0, sys.argv[1])
     import torch, test_loop
     torch.set_num_threads(1)
-    config = replace(test_loop.CONFIG, steps=int(sys.argv[3]), checkpoint_every=1)
-    print("ready", flush=True)
-    test_loop.Task().train(config, folder=Path(sys.argv[2]))
+    torch.optim.AdamW(torch.nn.Linear(1, 1).parameters())  # torch imports much when it makes its first optimiser
+    for line in sys.stdin:
+        copy = os.fork()
+        if copy == 0:
+            config = replace(test_loop.CONFIG, steps=int(sys.argv[3]), checkpoint_every=1)
+            test_loop.Task().train(config, folder=Path(sys.argv[2]))
+            os._exit(0)
+        print(copy, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), flush=True)
 """
 
 
-def start_and_kill(folder: Path, steps: int) -> int:
+def start_and_kill(process: subprocess.Popen[str], folder: Path) -> int:
     """Start the run in another process, kill it at a random instant, and return the steps that are kept."""
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(folder), str(steps)]
+    assert process.stdin is not None
+    assert process.stdout is not None
     run = folder / "checkpoint" / "run.json"
     before = run.stat().st_mtime_ns if run.is_file() else 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        while (not run.is_file() or run.stat().st_mtime_ns == before) and process.poll() is None:
-            time.sleep(0.002)
-        time.sleep(random.SystemRandom().uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    trains = int(process.stdout.readline())
+    while not run.is_file() or run.stat().st_mtime_ns == before:
+        os.kill(trains, 0)  # raises where it is gone
+        time.sleep(0.002)
+    time.sleep(random.SystemRandom().uniform(0, 0.1))
+    os.kill(trains, signal.SIGKILL)
+    assert int(process.stdout.readline()) == -signal.SIGKILL
     return int(json.loads(run.read_text())["step"])
 
 
 def test_killed_at_any_instants_and_resumed_is_an_unbroken_run(tmp_path: Path) -> None:
     # Each step writes a checkpoint, so nearly every instant lies inside of one being written.
     steps = 5000
-    reached = [start_and_kill(tmp_path, steps) for _ in range(3)]
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parent), str(tmp_path), str(steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        reached = [start_and_kill(process, tmp_path) for _ in range(3)]
+        process.stdin.close()
     assert 0 < reached[0] < reached[1] < reached[2] < steps
     config = replace(CONFIG, steps=steps, checkpoint_every=1)
     resumed, unbroken = Task(), Task()

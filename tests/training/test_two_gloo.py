@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 import torch
+import two_gloo
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("two_gloo.py")
-PATHS = [str(SCRIPT.parents[1])]
+PATH = str(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weights of all ways to train, by one process and by two under torchrun."""
+    """The weights of all ways to train, by this process alone and by two under torchrun."""
     pytest.importorskip("lightning_fabric")
     if not torch.distributed.is_gloo_available():
         pytest.skip("this torch was built without gloo")
     folder = tmp_path_factory.mktemp("weights")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two_gloo.main(folder, world=1)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for world, start in ((1, []), (2, torchrun)):
-        command = [sys.executable, *start, str(SCRIPT), str(folder), str(world), *PATHS]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, *torchrun, two_gloo.__file__, str(folder), "2", PATH]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Started by `test_two_gloo` under torchrun: trains in several ways and saves the weights of each."""
+"""Called by `test_two_gloo`, and started by it under torchrun: trains in several ways and saves the weights of each."""
 
 from __future__ import annotations
 

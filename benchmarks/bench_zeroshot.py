@@ -104,7 +104,9 @@ def shown(runs: Runs) -> dict[str, Any]:
     keep = ("accuracy", "macro_f1", "weighted_f1", "lineage_accuracy", "error_distance", "cells", "candidates")
     return {
         f"{name}, {question}": {
-            method: {key: run[key] for key in keep} for (n, q, method), run in runs.items() if (n, q) == (name, question)
+            method: {key: run[key] for key in keep}
+            for (n, q, method), run in runs.items()
+            if (n, q) == (name, question)
         }
         for name, question in dict.fromkeys((name, question) for name, question, _ in runs)
     }
@@ -140,7 +142,6 @@ def main() -> int:
     runs = {(run["set"], run["question"], run["method"]): run for run in bench.runs}
     joined = joined_answers(bench, sets["pbmc3k"], sets[JOINED])
     ranked = malignant(bench, sets[TUMOUR])
-    result = bench.result()
     figures = {
         "model": f"{model.name} {model.hash}",
         "threads": args.threads,
@@ -150,7 +151,7 @@ def main() -> int:
         "per_class": {
             f"{name}, {question}": run["per_class"] for (name, question, m), run in runs.items() if m == "model"
         },
-        "skipped": [f"{entry['set']}, {entry['question']}, {entry['method']}: {entry['reason']}" for entry in result["skipped"]],
+        "skipped": [", ".join(entry.values()) for entry in bench.skipped],
     }  # fmt: skip
     paths = dict.fromkeys(cells.path for cells in sets.values() if cells.path)
     return write_result("zeroshot", figures, bars(runs, joined, ranked), seeds={"splits": 2024}, data=paths)

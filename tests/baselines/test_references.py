@@ -69,7 +69,9 @@ def test_a_correlation_is_spearmans_quantile() -> None:
     found = made.scores(counts)[0]
     for row in range(12):
         each = [spearmanr(dense[row], logs[p, used]).statistic for p in range(len(labels))]
-        wanted = [np.quantile([r for r, label in zip(each, labels, strict=True) if label == n], QUANTILE) for n in NAMES]
+        wanted = [
+            np.quantile([r for r, label in zip(each, labels, strict=True) if label == n], QUANTILE) for n in NAMES
+        ]
         assert found[row] == pytest.approx(wanted)
 
 
@@ -181,8 +183,12 @@ def test_celltypists_method_cuts_high_values_and_knows_no_gene_that_it_did_not_s
     more[:, 0] = 10_000
     totals = dense.sum(axis=1)
     at_cut = CUT * made._spread[0] + made._mean[0]
-    wanted = made.decision(csr_matrix(dense), totals) + (
-        (np.minimum(np.log1p(1e4 * more[:, 0] / totals), at_cut) - np.log1p(1e4 * dense[:, 0] / totals))
-        / made._spread[0]
-    )[:, None] * made.weights[0]
+    wanted = (
+        made.decision(csr_matrix(dense), totals)
+        + (
+            (np.minimum(np.log1p(1e4 * more[:, 0] / totals), at_cut) - np.log1p(1e4 * dense[:, 0] / totals))
+            / made._spread[0]
+        )[:, None]
+        * made.weights[0]
+    )
     assert made.decision(csr_matrix(more), totals) == pytest.approx(wanted)

@@ -17,7 +17,9 @@ from cellingua.bench.suites import BenchSet
 from cellingua.core.files import sha256_file
 from cellingua.measures.classification import accuracy, macro_f1
 from cellingua.models.shelf import Model
+from cellingua.tasks.overlap import overlap_of_counts
 
+TRAINED = "in the training of the shipped models"
 HALF = 0.5  # of the cells in a draw of a task that learns nothing
 
 
@@ -75,8 +77,7 @@ def digest(*rows: NDArray[np.integer]) -> str:
 
 
 def about(cells: BenchSet, model: Model | None) -> dict[str, Any]:
-    """Return what a set is: sizes, hashes, and whether the model may be called zero-shot on it."""
-    seen = seen_by(model, cells)
+    """Return what a set is: sizes, hashes, and whether a figure of the model on it may be called zero-shot."""
     return {
         "title": cells.title,
         "cells": len(cells),
@@ -86,13 +87,18 @@ def about(cells: BenchSet, model: Model | None) -> dict[str, Any]:
         "file": cells.path.name if cells.path else "",
         "sha256": sha256_file(cells.path) if cells.path and cells.path.is_file() else "",
         "cells_digest": digest(cells.counts.indptr, cells.counts.indices, np.rint(cells.counts.data).astype(np.int64)),
-        "in_training": bool(seen),
-        "why": seen,
+        **seen_before(cells, model),
     }
 
 
-def seen_by(model: Model | None, cells: BenchSet) -> str:
-    """Return why a figure on these cells is not zero-shot, ``""`` where it is."""
+def seen_before(cells: BenchSet, model: Model | None) -> dict[str, Any]:
+    """Return whether the model has seen these cells (``in_training``), whether a figure may be called zero-shot, why.
+
+    What the model's own record says decides; a model without one is taken at the word of where the set lies.
+    """
     if model is None:
-        return ""
-    return "in the training of the shipped models" if cells.trained else ""
+        return {"in_training": False, "zero_shot": True, "why": ""}
+    told = overlap_of_counts(model, cells.counts, path=cells.path, donors=set(cells.groups.tolist()) - {""})
+    by_place = cells.trained and not told.recorded
+    why = TRAINED if by_place else "" if told.zero_shot else told.sentence()
+    return {"in_training": bool(told.known or by_place), "zero_shot": told.zero_shot and not by_place, "why": why}

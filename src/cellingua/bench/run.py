@@ -234,6 +234,9 @@ def measure(
     for cells in (named_set(name, folder) for name in names) if folder is not None else read:
         bench.add(cells, plan)
         progress.advance()
+    if not bench.runs:
+        reasons = dict.fromkeys(entry["reason"] for entry in bench.skipped)
+        raise InputError("Nothing could be measured. " + " ".join(reasons), "labels that can be read as cell types")
     return bench.result(plan)
 
 

@@ -49,8 +49,12 @@ def groups(result: Figures) -> list[tuple[str, str, list[Run]]]:
 def titled(result: Figures, name: str, question: str) -> str:
     """Return the title of a table."""
     about = result["sets"][name]
-    seen = f"; NOT zero-shot: {about['why']}" if about["in_training"] else ""
-    return f"{printable(about['title'])}, {asked(question)} ({about['cells']:,} cells, {about['types']} types{seen})"
+    what = f"{printable(about['title'])}, {asked(question)} ({about['cells']:,} cells, {about['types']} types)"
+    if about["zero_shot"] or not is_zero_shot(question):
+        return what
+    return (
+        f"{what}\n{'NOT zero-shot' if about['in_training'] else 'Not known to be zero-shot'}: {printable(about['why'])}"
+    )
 
 
 def row(run: Run, zero_shot: bool) -> list[str]:
@@ -118,7 +122,7 @@ def markdown(result: Figures) -> str:
     for name, question, runs in groups(result):
         lines = [list(HEAD), ["---"] * len(HEAD), *(row(run, is_zero_shot(question)) for run in runs)]
         body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        parts.append(f"{escaped(titled(result, name, question))}:\n\n{body}\n\n{verdict(runs)}".rstrip())
+        parts.append(f"{escaped(titled(result, name, question))}\n\n{body}\n\n{verdict(runs)}".rstrip())
     return "\n\n".join(parts)
 
 

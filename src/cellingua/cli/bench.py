@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if output is not None:
         refuse_same(Path(args.data), output)
         refuse_overwrite(output, force=args.force, file=True)
-        check_writable(output.parent)
+        # A folder that is not there yet is made when there is something to write.
+        check_writable(next(folder for folder in output.absolute().parents if folder.is_dir()))
     set_threads(args.threads)
     result = measure(
         args.task, args.data, model=None if args.model == NO_MODEL else args.model, sets=args.sets,
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         draws=args.draws, seed=args.seed, device=args.device, progress=Silent() if args.quiet else Console(),
     )  # fmt: skip
     if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, result)
     if args.json:
         print(json.dumps(result, indent=1, ensure_ascii=False))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 MOST_BITS = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PrintFilter:
     """The set.
 

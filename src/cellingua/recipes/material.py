@@ -80,7 +80,7 @@ def read_material(folder: Path, generic: Iterable[str], progress: Progress) -> M
     hashes = data_hashes(folder)
     refused = None
     if (folder / "evaluation").is_dir():
-        cells, refused = _guarded(cells, read_cells(folder / "evaluation", progress), progress)
+        cells, refused = guarded(cells, read_cells(folder / "evaluation", progress), progress)
         hashes = {path: digest for path, digest in hashes.items() if not path.startswith("evaluation/")}
     profiles = read_profiles(folder / "profiles", reviewed_labels())
     useful = np.array([term in ontology and term not in wide for term in profiles.terms.tolist()])
@@ -90,7 +90,7 @@ def read_material(folder: Path, generic: Iterable[str], progress: Progress) -> M
     return Material(cells.take(named), profiles.take(useful), markers, hashes, refused, folder)
 
 
-def _guarded(cells: CellSet, evaluation: CellSet, progress: Progress) -> tuple[CellSet, dict[str, tuple[int, int]]]:
+def guarded(cells: CellSet, evaluation: CellSet, progress: Progress) -> tuple[CellSet, dict[str, tuple[int, int]]]:
     """Return the cells that match no evaluation cell, and what was refused, by file."""
     progress.step("Comparing with evaluation cells", len(cells))
     refused = np.zeros(len(cells), bool)

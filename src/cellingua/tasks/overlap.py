@@ -8,13 +8,14 @@ speak against it), or more of its cells carry a fingerprint of the model's filte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from scipy.special import betainc
 
 from cellingua.cells.counts import CountBlock, CountBlocks
@@ -117,6 +118,72 @@ class Overlap:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in held.items()}
 
 
+class Comparison:
+    """Cells compared with what a model saw, a block at a time; of each cell a few bytes are kept.
+
+    Parameters
+    ----------
+    model
+        The model; where it does not say what it saw, nothing is compared.
+    n
+        Number of cells.
+    """
+
+    def __init__(self, model: Model, n: int) -> None:
+        self.name, self.n = model.name, n
+        self.seen = seen_by(model)
+        self.able = self.seen is not None and self.seen.comparable
+        kept = n if self.able else 0
+        self._done, self._hit = np.zeros(kept, bool), np.zeros(kept, bool)
+        self._chance, self._key = np.zeros(kept, np.float32), np.zeros(kept, np.uint64)
+
+    def add(self, counts: csr_matrix, start: int) -> None:
+        """Compare the cells from `start` on: CSR (cells, vocabulary), raw counts; what was compared is left out."""
+        rows = slice(start, start + counts.shape[0])
+        if self.seen is None or not self.able or self._done[rows].all():
+            return
+        prints = fingerprints(counts)
+        self._hit[rows], self._chance[rows] = self.seen.hits(prints), self.seen.chances(prints)
+        # Cells that are alike on all lists have one key: a repeated cell is one piece of evidence, not several.
+        self._key[rows] = prints.values.sum(axis=1, dtype=np.uint64)
+        self._done[rows] = True
+
+    def tell(self, path: Path | None, ids: Iterable[str] = (), donors: Iterable[str] = ()) -> Overlap:
+        """Return what the cells say that were added, and the file's hash, ids and name.
+
+        Parameters
+        ----------
+        path
+            The file, None for cells in memory.
+        ids
+            Accessions that it carries.
+        donors
+            Its donors.
+        """
+        if self.seen is None:
+            return Overlap(self.name, recorded=False, cells=self.n)
+        there = np.flatnonzero(self._done & (self._chance > 0))
+        there = there[np.unique(self._key[there], return_index=True)[1]]
+        chances, hits = self._chance[there].astype(np.float64) + ALIKE, int(self._hit[there].sum())
+        known, how = find_data_sets(self.seen, path, ids)
+        if how == "name" and not hits and len(there) >= SPEAK:
+            known, how = [], ""
+        named = {donor for data_set in known for donor in data_set.donors}
+        return Overlap(
+            model=self.name,
+            recorded=True,
+            complete=self.seen.complete and self.seen.comparable,
+            data_sets=tuple(data_set.id for data_set in known),
+            how=how,
+            cells=self.n,
+            compared=len(there),
+            hits=hits,
+            expected=round(float(chances.sum()), 4),
+            p_value=chance_of(hits, chances),
+            donors=tuple(sorted(named & set(donors)))[:_MOST_VALUES],
+        )
+
+
 class WatchedBlocks(CountBlocks):
     """Counts of a file that are compared with what a model saw as they are read: no second pass over the file.
 
@@ -125,56 +192,23 @@ class WatchedBlocks(CountBlocks):
     cells, diagnosis
         As `CountBlocks` takes them.
     model
-        The model; where it does not say what it saw, nothing is compared.
+        The model.
     """
 
     def __init__(self, cells: CellFile, diagnosis: Diagnosis, model: Model) -> None:
         super().__init__(cells, diagnosis)
-        self._model_name, self._seen = model.name, seen_by(model)
-        self._compares = self._seen is not None and self._seen.comparable
-        n = cells.n_cells if self._compares else 0
-        self._done, self._hit = np.zeros(n, bool), np.zeros(n, bool)
-        self._chance, self._key = np.zeros(n, np.float32), np.zeros(n, np.uint64)
+        self._compared = Comparison(model, cells.n_cells)
 
     def block(self, start: int, stop: int) -> CountBlock:
         """Return the counts of the cells `start` to `stop` (exclusive)."""
         block = super().block(start, stop)
-        if self._compares and not self._done[start:stop].all():
-            self._compare(block)
+        self._compared.add(block.counts, start)
         return block
 
-    def _compare(self, block: CountBlock) -> None:
-        assert self._seen is not None
-        prints = fingerprints(block.counts)
-        rows = slice(block.start, block.stop)
-        self._hit[rows], self._chance[rows] = self._seen.hits(prints), self._seen.chances(prints)
-        # Cells that are alike on all lists have one key: a repeated cell is one piece of evidence, not several.
-        self._key[rows] = prints.values.sum(axis=1, dtype=np.uint64)
-        self._done[rows] = True
-
     def overlap(self) -> Overlap:
-        """Return what the cells that were read so far say, and the file's own hash and ids."""
-        if self._seen is None:
-            return Overlap(self._model_name, recorded=False, cells=self.cells.n_cells)
-        there = np.flatnonzero(self._done & (self._chance > 0))
-        there = there[np.unique(self._key[there], return_index=True)[1]]
-        chances, hits = self._chance[there].astype(np.float64), int(self._hit[there].sum())
-        known, how = find_data_sets(self.cells, self._seen)
-        if how == "name" and not hits and len(there) >= SPEAK:
-            known, how = [], ""
-        return Overlap(
-            model=self._model_name,
-            recorded=True,
-            complete=self._seen.complete and self._seen.comparable,
-            data_sets=tuple(data_set.id for data_set in known),
-            how=how,
-            cells=self.cells.n_cells,
-            compared=len(there),
-            hits=hits,
-            expected=round(float((chances + ALIKE).sum()), 4),
-            p_value=chance_of(hits, chances + ALIKE),
-            donors=_shared_donors(self.cells, known),
-        )
+        """Return what the cells that were read so far say, and the file's own hash, ids and name."""
+        donors = self.cells.obs["donor_id"].astype(str).unique().tolist() if "donor_id" in self.cells.obs else []
+        return self._compared.tell(self.cells.path, ids_of(self.cells), donors)
 
 
 def overlap(model: Model, blocks: CountBlocks) -> Overlap:
@@ -185,20 +219,40 @@ def overlap(model: Model, blocks: CountBlocks) -> Overlap:
     model
         A loaded model.
     blocks
-        The counts of a file or an AnnData; those of a `WatchedBlocks` that was read to its end are not read again.
+        The counts of a file or an AnnData.
 
     Raises
     ------
     ModelError
         The model's ``seen.json`` or ``seen.filter`` is damaged.
     """
-    if isinstance(blocks, WatchedBlocks):
-        return blocks.overlap()
     watched = WatchedBlocks(blocks.cells, blocks.diagnosis, model)
-    if watched._compares:
+    if watched._compared.able:
         for _ in watched.blocks(ROWS):
             pass
     return watched.overlap()
+
+
+def overlap_of_counts(
+    model: Model, counts: csr_matrix, *, path: Path | None = None, donors: Iterable[str] = ()
+) -> Overlap:
+    """`overlap` of counts that are in memory already.
+
+    Parameters
+    ----------
+    model
+        A loaded model.
+    counts
+        CSR (cells, vocabulary), raw counts on the vocabulary's genes.
+    path
+        The file that they are from, for its hash and the ids in its name.
+    donors
+        Its donors.
+    """
+    compared = Comparison(model, counts.shape[0])
+    for start in range(0, counts.shape[0], ROWS):
+        compared.add(csr_matrix(counts[start : start + ROWS]), start)
+    return compared.tell(path, [] if path is None else _ids_in([_words(path)]), donors)
 
 
 def chance_of(hits: int, chances: NDArray[np.float64]) -> float:
@@ -218,39 +272,42 @@ def chance_of(hits: int, chances: NDArray[np.float64]) -> float:
     return float(betainc(hits, n - hits + 1, min(float(chances.mean()), 1.0)))
 
 
-def find_data_sets(cells: CellFile, seen: Seen) -> tuple[list[DataSet], str]:
+def find_data_sets(seen: Seen, path: Path | None, ids: Iterable[str]) -> tuple[list[DataSet], str]:
     """Return the model's data sets that a file is, and the sign: ``hash``, ``id``, ``name``, or ``""``.
 
     The file is hashed only where its size is that of a data set (or a data set's size is not known).
     """
     sets = [held for held in seen.data_sets if held.kind == CELLS]
-    path = cells.path
     if path is not None and path.is_file():
         size = path.stat().st_size
         near = {held.sha256: held for held in sets if held.sha256 and held.size in (0, size)}
         found = near.get(sha256_file(path)) if near else None
         if found is not None:
             return [found], "hash"
-    ids = set(ids_of(cells))
-    known = [held for held in sets if ids & set(held.other_ids)]
+    carried = set(ids)
+    known = [held for held in sets if carried & set(held.other_ids)]
     if known:
         return known, "id"
-    stem = "" if path is None else _stem(path)
+    stem = "" if path is None else path.name.lower().split(".")[0]
     known = [held for held in sets if stem and held.id.lower() == stem]
     return known, "name" if known else ""
 
 
-def _stem(path: Path) -> str:
-    return path.name.lower().split(".")[0]
-
-
 def ids_of(cells: CellFile) -> list[str]:
     """Return the accessions and CELLxGENE ids that a file carries: in its name, the texts of uns, columns of obs."""
-    texts = [] if cells.path is None else [cells.path.name.replace("_", " ")]
+    texts = [] if cells.path is None else [_words(cells.path)]
     texts += list(_uns_texts(cells))
     for column in cells.obs.columns:
         if str(column).lower() in _COLUMNS:
             texts += [str(value) for value in cells.obs[column].drop_duplicates()[:_MOST_VALUES]]
+    return _ids_in(texts)
+
+
+def _words(path: Path) -> str:
+    return path.name.replace("_", " ")
+
+
+def _ids_in(texts: Iterable[str]) -> list[str]:
     whole = " ".join(text[:_MOST_TEXT] for text in texts)
     return sorted({*ACCESSION.findall(whole), *_UUID.findall(whole.lower())})
 
@@ -267,10 +324,3 @@ def _uns_texts(cells: CellFile) -> Iterator[str]:
                 yield value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     except (KeyError, TypeError, ValueError, OSError, AttributeError):
         return
-
-
-def _shared_donors(cells: CellFile, known: list[DataSet]) -> tuple[str, ...]:
-    named = {donor for data_set in known for donor in data_set.donors}
-    if not named or "donor_id" not in cells.obs:
-        return ()
-    return tuple(sorted(named & set(cells.obs["donor_id"].astype(str).unique().tolist())))[:_MOST_VALUES]

@@ -34,6 +34,10 @@ class Hierarchy:
     breadth: np.ndarray
     own: np.ndarray
 
+    def mass(self, probability: np.ndarray) -> np.ndarray:
+        """Return the probability of each term with all below it, float32 (n, m), from that of the candidates (n, K)."""
+        return np.asarray(self.members @ probability.astype(np.float32).T).T
+
     @classmethod
     def none(cls, n_candidates: int) -> Hierarchy:
         """Return a hierarchy without terms: nothing is ever rolled up."""
@@ -80,6 +84,7 @@ def decide(
     threshold: float,
     hierarchy: Hierarchy,
     floor: float | None = None,
+    mass: np.ndarray | None = None,
 ) -> Decisions:
     """Answer each row on its own.
 
@@ -96,6 +101,8 @@ def decide(
     floor
         Where nothing reaches the threshold, the term (or candidate) of the largest sum answers if it reaches the
         floor. None: nothing does.
+    mass
+        ``hierarchy.mass(probability)``, where it is known already.
 
     Notes
     -----
@@ -112,7 +119,7 @@ def decide(
     status[~enough] = UNKNOWN
     doubtful = np.flatnonzero(enough & (status == UNKNOWN))
     if len(doubtful) and hierarchy.members.shape[0]:
-        mass = np.asarray(hierarchy.members @ probability[doubtful].astype(np.float32).T).T
+        mass = hierarchy.mass(probability[doubtful]) if mass is None else mass[doubtful]
         passes = mass >= (threshold if floor is None else _reach(mass, value[doubtful], threshold, floor))
         cost = np.where(passes, hierarchy.breadth[None, :], np.iinfo(np.int64).max)
         narrowest = cost.min(axis=1, keepdims=True)

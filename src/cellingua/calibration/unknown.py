@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from cellingua.calibration.hierarchy import is_answer
 from cellingua.calibration.rollup import softmax
 from cellingua.words.ontology import Ontology
 
 Floats = NDArray[np.float32]
 FEATURES = ("distance", "outside", "gap", "doubt")
-RIDGE = 1e-2
+RIDGE = 0.1
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontolog
     )
 
 
+def known_terms(supported: Iterable[str], ontology: Ontology) -> list[str]:
+    """Return the types that a model has evidence for and a human cell can be, sorted; wide classes left out."""
+    return sorted(term for term in supported if term in ontology and ontology.in_human(term) and is_answer(term, ontology))
+
+
 def _distance(
     term: str, above: dict[str, frozenset[str]], content: dict[str, float], ontology: Ontology
 ) -> float:
@@ -94,8 +100,9 @@ def open_features(logits: Floats, n_candidates: int, distance: Floats) -> Floats
     Returns
     -------
     ndarray
-        The expected distance from the candidates; the log-odds of the terms that are not related to any; how far the
-        best unrelated term is above the best candidate or relative; minus the logit of the best candidate among all.
+        The expected distance from the candidates and the probability of all terms that are related to none, both as
+        log-odds; how far the best unrelated term is above the best candidate or relative; minus the log-probability of
+        the best candidate among all.
     """
     probability = softmax(logits)
     far = np.concatenate([np.zeros(n_candidates, np.float32), distance])
@@ -104,9 +111,11 @@ def open_features(logits: Floats, n_candidates: int, distance: Floats) -> Floats
     inside = np.where(outside, -np.inf, logits).max(axis=1)
     beyond = np.where(outside, logits, -np.inf).max(axis=1) if outside.any() else inside
     own = np.log(probability[:, :n_candidates].max(axis=1) + 1e-6)
-    return np.stack(
-        [probability @ far, np.log((lost + 1e-4) / (1 - lost + 1e-4)), beyond - inside, -own], axis=1
-    ).astype(np.float32)
+    return np.stack([_log_odds(probability @ far), _log_odds(lost), beyond - inside, -own], axis=1).astype(np.float32)
+
+
+def _log_odds(share: Floats) -> Floats:
+    return np.asarray(np.log((share + 1e-4) / (1 - share + 1e-4)))
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,7 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
         To fit the weights on. No weight is below 0: each feature speaks for "none" or for nothing.
     known
         Features of cells whose type is among the candidates, one array a set; the cut-off lets at most a share of
-        `false_alarms` of them, averaged over sets, be unknown.
+        `false_alarms` of the cells of each set be unknown.
     """
     usable = [case for case in cases if 0 < case.missing.sum() < len(case.missing)]
     design = np.concatenate([case.features for case in usable]).astype(np.float64)
@@ -185,11 +194,11 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
     fitted = OpenSet(tuple(round(float(w), 5) for w in found[:-1]), round(float(found[-1]), 5), 1.0)
     scores = [fitted.score(features) for features in known if len(features)]
     levels = np.unique(np.concatenate(scores))
-    share = np.mean([(part[:, None] > levels).mean(axis=0) if len(levels) < 5000 else _above(part, levels)
-                     for part in scores], axis=0)
+    share = np.max([_above(part, levels) for part in scores], axis=0)
     allowed = levels[share <= false_alarms]
     return OpenSet(fitted.weights, fitted.bias, round(float(allowed[0]) if len(allowed) else 1.0, 5))
 
 
 def _above(scores: Floats, levels: Floats) -> NDArray[np.float64]:
+    """Return the share of scores above each level."""
     return 1.0 - np.searchsorted(np.sort(scores), levels, side="right") / len(scores)

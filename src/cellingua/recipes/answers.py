@@ -8,13 +8,18 @@ error rate, and when a cell is of none of the candidates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellingua.calibration.unknown import OpenCase, open_features, surroundings
+from cellingua.calibration.answers import Answers
+from cellingua.calibration.conformal import GRID, fit_error_rates
+from cellingua.calibration.hierarchy import hierarchy_of
+from cellingua.calibration.rollup import UNKNOWN, decide, softmax
+from cellingua.calibration.temperature import Labelled, fit_temperature
+from cellingua.calibration.unknown import OpenCase, fit_open_set, known_terms, open_features, surroundings
 from cellingua.cells.collections import CellSet
 from cellingua.cells.counts import CountBlock
 from cellingua.models.model import LangCellModel
@@ -24,6 +29,9 @@ from cellingua.words.ontology import Ontology, load_ontology
 Floats = NDArray[np.float32]
 CELLS = 2500  # of a set, at most
 SEED = 7
+WIDE_CELLS = 500  # of a set, over the whole ontology
+FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown
+FLOOR = 0.5  # least probability of an answer, however wide: as likely right as wrong
 FEWEST = 10  # cells of a lineage that is taken away, and of those that stay
 #: Types below one of these are one lineage; the first that fits counts.
 LINEAGES = (
@@ -44,7 +52,7 @@ LINEAGES = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of the cells of a set that it has not seen.
+    """What a model says of the cells of a set that it has not seen, before any calibration.
 
     Attributes
     ----------
@@ -52,41 +60,37 @@ class Prediction:
         Of the set.
     truth
         (n,): ontology id of each cell.
-    n_genes
-        int64 (n,): genes with a count.
     term_ids, logits
         The set's own types as a user's candidates, (K,), and their logits, float32 (n, K).
-    wide_ids, wide_logits
-        The whole ontology, (W,) and float32 (n, W).
-    known
-        float32 (n, F): features of the open-set score, every type a candidate.
-    cases
-        Lineage -> the cells with that lineage taken from the candidates.
-    types
-        The same for single types.
+    known_ids, known_logits
+        These and all types that the model has evidence for, as a user's candidates: (T,) and float32 (n, T).
+    evident
+        (T,): whether the model has evidence for each of `known_ids`.
+    wide_ids, wide_logits, words_only
+        The whole ontology, (W,), float32 (n, W), and bool (W,): known from words alone.
     """
 
     name: str
     truth: NDArray[np.str_]
-    n_genes: NDArray[np.int64]
     term_ids: tuple[str, ...]
     logits: Floats
+    known_ids: tuple[str, ...]
+    known_logits: Floats
+    evident: NDArray[np.bool_]
     wide_ids: tuple[str, ...]
     wide_logits: Floats
-    known: Floats
-    cases: dict[str, OpenCase] = field(default_factory=dict)
-    types: dict[str, OpenCase] = field(default_factory=dict)
+    words_only: NDArray[np.bool_]
 
 
 def lineages_of(terms: Iterable[str], ontology: Ontology) -> dict[str, list[str]]:
-    """Return the types of a set by lineage: those below one of `LINEAGES`, or below one another."""
+    """Return the types of a set by lineage: below one another, or else below the same one of `LINEAGES`."""
     found: dict[str, list[str]] = {}
-    kept = sorted(set(terms), key=lambda term: (len(ontology.ancestors(term)), term))
-    for term in kept:
-        roots = [one for one in LINEAGES if ontology.is_a(term, one)] + [
-            root for root in found if ontology.is_a(term, root)
-        ]
-        found.setdefault(roots[0] if roots else term, []).append(term)
+    root: dict[str, str] = {}
+    for term in sorted(set(terms), key=lambda term: (len(ontology.ancestors(term)), term)):
+        wider = [root[other] for other in root if ontology.is_a(term, other)]
+        lineage = [one for one in LINEAGES if ontology.is_a(term, one)]
+        root[term] = (wider or lineage or [term])[0]
+        found.setdefault(root[term], []).append(term)
     return found
 
 
@@ -103,53 +107,141 @@ def predict(model: LangCellModel, cells: CellSet, name: str, most: int = CELLS) 
     rows = np.random.default_rng(SEED).permutation(np.flatnonzero(live))[:most]
     part = cells.take(np.sort(rows))
     block = CountBlock(0, len(part), part.counts, part.totals, np.diff(part.counts.indptr).astype(np.int64))
-    embedding = model.encode_cells(model.tokenise(block))
-    own = sorted(set(part.terms.tolist()))
-    wide = whole_ontology()
+    raw = replace(model, calibration={"temperature": 1.0})
+    embedding = raw.encode_cells(raw.tokenise(block))
 
     def logits(terms: Sequence[str], origin: str) -> Floats:
-        named = [ontology.name(term) for term in terms]
-        return model.logits(block, embedding, model.prepare(Candidates(named, list(terms), [""] * len(terms), origin)))
+        candidates = Candidates([ontology.name(term) for term in terms], list(terms), [""] * len(terms), origin)
+        return raw.logits(block, embedding, raw.prepare(candidates))
 
-    # One scale for candidates and surroundings: each case is a choice of columns.
-    every = sorted({*own, *known_terms(model, ontology)})
-    column = {term: place for place, term in enumerate(every)}
-    scored = logits(every, "ontology")
-
-    def features(candidates: Sequence[str]) -> Floats:
-        around = surroundings(candidates, known_terms(model, ontology), ontology)
-        places = [column[term] for term in (*candidates, *around.term_ids)]
-        return open_features(scored[:, places], len(candidates), around.distance)
-
-    def without(groups: dict[str, list[str]]) -> dict[str, OpenCase]:
-        found = {}
-        for lineage, terms in groups.items():
-            missing = np.isin(part.terms, terms)
-            rest = [term for term in own if term not in terms]
-            if missing.sum() >= FEWEST and (~missing).sum() >= FEWEST:
-                found[lineage] = OpenCase(features(rest), missing)
-        return found
-
-    wide_ids = [str(term) for term in wide.term_ids]
+    own = sorted(set(part.terms.tolist()))
+    evident = set(known_terms(model.supported, ontology))
+    known = sorted({*own, *evident})
+    wide = [str(term) for term in whole_ontology().term_ids]
     return Prediction(
         name,
         part.terms,
-        block.n_genes,
         tuple(own),
         logits(own, "user"),
-        tuple(wide_ids),
-        logits(wide_ids, "ontology"),
-        features(own),
-        without(lineages_of(own, ontology)),
-        without({term: [term] for term in own}),
+        tuple(known),
+        logits(known, "user"),
+        np.array([term in evident for term in known]),
+        tuple(wide),
+        logits(wide, "ontology"),
+        np.array([term not in model.supported for term in wide]),
     )
 
 
-def known_terms(model: LangCellModel, ontology: Ontology) -> list[str]:
-    """Return the types that a model has evidence for, wide classes left out."""
-    return sorted(term for term in model.supported if term in ontology and ontology.in_human(term))
-
-
 def fit_answers(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Return what is stored with the model; see `cellingua.calibration`."""
-    raise NotImplementedError
+    """Return what is to be stored in a model's calibration.
+
+    Parameters
+    ----------
+    predictions
+        One a data set, each by a model that has not seen it.
+
+    Returns
+    -------
+    dict
+        ``temperature``, ``ontology_temperature`` and ``words_only``, as `LangCellModel.prepare` reads them; and
+        ``answers``, as `cellingua.calibration.answers.Answers` reads it.
+    """
+    ontology = load_ontology("CL")
+    user = fit_temperature([_labelled(part, ontology) for part in predictions])
+    wide = fit_temperature([_labelled_widely(part, ontology) for part in predictions])
+    cases = [case for part in predictions for case in open_cases(part, user.temperature).values()]
+    known = [known_features(part, user.temperature) for part in predictions]
+    open_set = fit_open_set(cases, known, FALSE_ALARMS)
+    losses = []
+    for part, features in zip(predictions, known, strict=True):
+        probability = softmax(part.logits / np.float32(user.temperature))
+        enough = open_set.score(features) <= open_set.cutoff
+        losses.append(uncovered(probability, enough, part.term_ids, part.truth, ontology))
+    widely = []
+    for part in predictions:
+        some = slice(0, None, max(1, len(part.truth) // WIDE_CELLS))
+        probability = softmax(wide.apply(part.wide_logits[some], part.words_only))
+        widely.append(uncovered(probability, np.ones(len(probability), bool), part.wide_ids, part.truth[some], ontology))
+    answers = Answers(
+        {"user": fit_error_rates(losses, FLOOR), "ontology": fit_error_rates(widely, FLOOR)},
+        open_set,
+        tuple(part.name for part in predictions),
+    )
+    return {
+        "temperature": user.temperature,
+        "ontology_temperature": wide.temperature,
+        "words_only": wide.bias,
+        "answers": answers.to_dict(),
+    }
+
+
+def uncovered(
+    probability: Floats,
+    enough: NDArray[np.bool_],
+    term_ids: Sequence[str],
+    truth: NDArray[np.str_],
+    ontology: Ontology,
+    grid: Sequence[float] = GRID,
+) -> NDArray[np.bool_]:
+    """Return whether each cell is left uncovered at each threshold, bool (n, G)."""
+    hierarchy, terms = hierarchy_of(term_ids, ontology)
+    names = np.array(["", *term_ids, *terms])
+    types, code = np.unique(truth, return_inverse=True)
+    covers = np.array([[name != "" and ontology.is_a(str(kind), str(name)) for name in names] for kind in types])
+    mass = hierarchy.mass(probability)
+    found = np.empty((len(truth), len(grid)), bool)
+    for column, threshold in enumerate(grid):
+        answer = decide(probability, enough, threshold, hierarchy, FLOOR, mass)
+        place = np.where(answer.ancestor >= 0, 1 + len(term_ids) + answer.ancestor, 1 + answer.best)
+        place[answer.status == UNKNOWN] = 0
+        found[:, column] = ~covers[code, place]
+    return found
+
+
+def open_cases(
+    part: Prediction, temperature: float, groups: dict[str, list[str]] | None = None
+) -> dict[str, OpenCase]:
+    """Return lineage -> the cells of a set with that lineage taken from the candidates.
+
+    Parameters
+    ----------
+    temperature
+        Of a user's candidates.
+    groups
+        Lineage -> its types; None: as `lineages_of` tells. Those with too few cells are left out.
+    """
+    ontology = load_ontology("CL")
+    found = {}
+    for lineage, terms in (groups or lineages_of(part.term_ids, ontology)).items():
+        missing = np.isin(part.truth, terms)
+        rest = [term for term in part.term_ids if term not in terms]
+        if missing.sum() >= FEWEST and (~missing).sum() >= FEWEST:
+            found[lineage] = OpenCase(_features(part, rest, temperature, ontology), missing)
+    return found
+
+
+def known_features(part: Prediction, temperature: float) -> Floats:
+    """Return the features of the open-set score with every type of the set a candidate, float32 (n, F)."""
+    return _features(part, part.term_ids, temperature, load_ontology("CL"))
+
+
+def _features(part: Prediction, candidates: Sequence[str], temperature: float, ontology: Ontology) -> Floats:
+    evident = [term for term, known in zip(part.known_ids, part.evident, strict=True) if known]
+    around = surroundings(candidates, evident, ontology)
+    column = {term: place for place, term in enumerate(part.known_ids)}
+    places = [column[term] for term in (*candidates, *around.term_ids)]
+    return open_features(part.known_logits[:, places] / np.float32(temperature), len(candidates), around.distance)
+
+
+def _labelled(part: Prediction, ontology: Ontology) -> Labelled:
+    right = part.truth[:, None] == np.array(part.term_ids)[None, :]
+    return Labelled(part.logits, right, np.zeros(len(part.term_ids), bool))
+
+
+def _labelled_widely(part: Prediction, ontology: Ontology) -> Labelled:
+    """A term of the whole ontology is right where it is the cell's or a kind of it."""
+    some = slice(0, None, max(1, len(part.truth) // WIDE_CELLS))
+    types, code = np.unique(part.truth[some], return_inverse=True)
+    kinds = {str(term): ontology.descendants(str(term)) | {str(term)} for term in types}
+    right = np.array([[other in kinds[str(term)] for other in part.wide_ids] for term in types])
+    return Labelled(part.wide_logits[some], right[code], part.words_only)

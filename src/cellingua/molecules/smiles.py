@@ -102,6 +102,32 @@ def fingerprints(molecules: Sequence[Molecule], *, radius: int = 2, bits: int = 
     return out
 
 
+def likeness(molecules: Sequence[Molecule]) -> NDArray[np.float64]:
+    """Return how alike molecules are, float64 (n, n) between 0 and 1: a kernel for what was never tried.
+
+    The mean of three Tanimoto coefficients: of Morgan fingerprints (radius 2), and of the counts of atom pairs and of
+    topological torsions, which see how far apart the same groups stand.
+    """
+    made = _rdkit("rdFingerprintGenerator")
+    parsed = [_parsed(molecule.smiles) for molecule in molecules]
+    morgan = fingerprints(molecules, bits=2048)
+    total = tanimoto(morgan, morgan)
+    for generator in (made.GetAtomPairGenerator(fpSize=2048), made.GetTopologicalTorsionGenerator(fpSize=2048)):
+        counts = np.array([generator.GetCountFingerprintAsNumPy(one) for one in parsed], dtype=np.float64)
+        total = total + _shared_counts(counts)
+    return np.asarray(total / 3)
+
+
+def _shared_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return common over combined counts of each pair of rows; 0 where neither has any (and 1 for a row with itself)."""
+    size = counts.sum(axis=1)
+    common = np.array([np.minimum(row, counts).sum(axis=1) for row in counts])
+    union = size[:, None] + size[None, :] - common
+    out = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    np.fill_diagonal(out, 1.0)
+    return out
+
+
 def tanimoto(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the share of common bits, float64 (n, m), of fingerprints (n, bits) and (m, bits); 0 where none is set."""
     a, b = left.astype(np.float64), right.astype(np.float64)

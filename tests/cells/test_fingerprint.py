@@ -91,7 +91,8 @@ def test_genes_outside_the_lists_and_dropped_lists_leave_the_others_alone() -> N
     assert np.array_equal(fingerprints(csr_matrix(counts.multiply(listed[None]))).values, whole.values)
     kept = load_lists().list_of != 3
     cut = fingerprints(csr_matrix(counts.multiply(kept[None])))
-    assert not cut.there[:, 3].any() and whole.there[:, 3].any()
+    assert not cut.there[:, 3].any()
+    assert whole.there[:, 3].any()
     others = np.arange(whole.values.shape[1]) != 3
     assert np.array_equal(cut.values[:, others], whole.values[:, others])
 
@@ -131,7 +132,8 @@ def test_what_is_stored_of_a_cell() -> None:
     found = fingerprints(random_cells(40, 8, genes=480))
     stored = found.stored()
     assert (stored <= found.there).all()
-    assert stored.sum(axis=1).max() == STORED and (stored.any(axis=1) == found.there.any(axis=1)).all()
+    assert stored.sum(axis=1).max() == STORED
+    assert (stored.any(axis=1) == found.there.any(axis=1)).all()
     assert (stored[:, :COMMON].sum(axis=1) <= 1).all()
     for row in range(40):  # the lists with most genes, of those not common
         own = np.flatnonzero(stored[row, COMMON:])
@@ -143,7 +145,9 @@ def test_what_is_stored_of_a_cell() -> None:
 def test_the_lists_are_disjoint_and_hold_genes_of_one_name() -> None:
     lists = load_lists()
     sizes = np.bincount(lists.list_of[lists.list_of >= 0])
-    assert lists.number == 16 and set(sizes.tolist()) == {32} and len(LISTED) == 512
+    assert lists.number == 16
+    assert set(sizes.tolist()) == {32}
+    assert len(LISTED) == 512
     assert len(np.unique(lists.keys[LISTED])) == 512
     symbols = load_vocabulary().symbols[LISTED]
     assert not any(symbol.startswith(("MT-", "RPL", "RPS", "HLA-")) for symbol in symbols.tolist())
@@ -166,9 +170,11 @@ def test_a_set_holds_all_that_went_in_and_comes_back_from_its_bytes(values: np.n
     held = build_filter(values, bits)
     assert held.contains(values).all()
     content = held.to_bytes()
-    assert len(content) == PrintFilter.size_of(len(held), bits) and len(held) == len(np.unique(values))
+    assert len(content) == PrintFilter.size_of(len(held), bits)
+    assert len(held) == len(np.unique(values))
     again = PrintFilter.from_bytes(content, len(held), bits)
-    assert np.array_equal(again.values, held.values) and again.rate == held.rate <= 2.0**-bits
+    assert np.array_equal(again.values, held.values)
+    assert again.rate == held.rate <= 2.0**-bits
 
 
 @given(hashes.filter(len), st.integers(1, 32), st.data())

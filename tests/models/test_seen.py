@@ -64,21 +64,27 @@ def test_what_went_in_is_told_and_little_else(n: int, seed: int) -> None:
     seen = record([NORTH], counts)
     assert seen.hits(fingerprints(counts)).all()
     strange = fingerprints(cells(50, seed + 1000))
-    assert seen.hits(strange).sum() <= 1 and seen.chances(strange).max() <= 1e-3
+    assert seen.hits(strange).sum() <= 1
+    assert seen.chances(strange).max() <= 1e-3
     none = fingerprints(csr_matrix((3, GENES)))
-    assert not seen.hits(none).any() and not seen.chances(none).any()
+    assert not seen.hits(none).any()
+    assert not seen.chances(none).any()
 
 
 def test_a_folder_gives_back_what_was_saved(north: Path) -> None:
     seen = read_seen(north)
-    assert seen is not None and seen.data_sets == (NORTH,) and seen.complete and seen.cells == 30
+    assert seen is not None
+    assert seen.data_sets == (NORTH,)
+    assert seen.complete
+    assert seen.cells == 30
     assert seen.hits(fingerprints(cells(30, 1))).all()
     held = json.loads((north / SEEN).read_text())
     assert held["gene_lists"] == load_lists().hash
     assert held["filter"] == [{"prints": seen.parts[0].prints, "bits": BITS, "cells": 30, "printed": 30}]
     model = load_bundle(north)
     known = seen_by(model)
-    assert known is not None and known is seen_by(model)  # read once
+    assert known is not None
+    assert known is seen_by(model)
     assert (known.data_sets, known.parts) == (seen.data_sets, seen.parts)
     assert "30 cells of 1 data sets" in told_in_short(seen)
 
@@ -99,7 +105,8 @@ def test_blocks_and_order_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_model_without_it_is_not_known(tmp_path: Path) -> None:
     folder = bundle(tmp_path / "silent", None)
-    assert read_seen(folder) is None and seen_by(load_bundle(folder)) is None
+    assert read_seen(folder) is None
+    assert seen_by(load_bundle(folder)) is None
     assert seen_by(replace(load_bundle(folder), folder=None)) is None
     assert "not known" in told_in_short(None)
 
@@ -163,14 +170,20 @@ def test_a_tuned_model_carries_its_base_and_adds_its_own(north: Path) -> None:
     base = read_seen(north)
     south = DataSet("south", cells=20)
     tuned = tuned_on(base, south, cells(20, 2))
-    assert [one.id for one in tuned.data_sets] == ["north", "south"] and tuned.complete and tuned.cells == 50
+    assert [one.id for one in tuned.data_sets] == ["north", "south"]
+    assert tuned.complete
+    assert tuned.cells == 50
     assert [part.bits for part in tuned.parts] == [BITS, BITS + 1]
-    assert tuned.hits(fingerprints(cells(30, 1))).all() and tuned.hits(fingerprints(cells(20, 2))).all()
+    assert tuned.hits(fingerprints(cells(30, 1))).all()
+    assert tuned.hits(fingerprints(cells(20, 2))).all()
     again = read_seen(bundle(north.with_name("tuned"), tuned))
-    assert again is not None and again.parts == tuned.parts
-    assert again.hits(fingerprints(cells(30, 1))).all() and again.hits(fingerprints(cells(20, 2))).all()
+    assert again is not None
+    assert again.parts == tuned.parts
+    assert again.hits(fingerprints(cells(30, 1))).all()
+    assert again.hits(fingerprints(cells(20, 2))).all()
     silent = tuned_on(None, south, cells(20, 2))
-    assert not silent.complete and "base" in told_in_short(silent)
+    assert not silent.complete
+    assert "base" in told_in_short(silent)
 
 
 def test_prints_over_other_lists_are_not_compared_nor_mixed(north: Path) -> None:
@@ -179,7 +192,9 @@ def test_prints_over_other_lists_are_not_compared_nor_mixed(north: Path) -> None
     old = replace(base, gene_lists="0" * 64)
     assert not old.comparable
     tuned = tuned_on(old, DataSet("south", cells=20), cells(20, 2))
-    assert tuned.comparable and len(tuned.parts) == 1 and not tuned.complete
+    assert tuned.comparable
+    assert len(tuned.parts) == 1
+    assert not tuned.complete
     assert not tuned.hits(fingerprints(cells(30, 1))).any()
 
 
@@ -187,6 +202,9 @@ def test_of_very_many_cells_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     assert drawn_cells(5).tolist() == [0, 1, 2, 3, 4]
     monkeypatch.setattr("cellingua.models.seen.MOST_CELLS", 10)
     rows = drawn_cells(100)
-    assert len(np.unique(rows)) == 10 and (np.diff(rows) > 0).all() and np.array_equal(rows, drawn_cells(100))
+    assert len(np.unique(rows)) == 10
+    assert (np.diff(rows) > 0).all()
+    assert np.array_equal(rows, drawn_cells(100))
     seen = record([DataSet("many", cells=100)], cells(10, 0))
-    assert seen.cells == 100 and seen.parts[0].printed == 10
+    assert seen.cells == 100
+    assert seen.parts[0].printed == 10

@@ -10,11 +10,11 @@ OTHERS := cache/sentence-transformers
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot \
+BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot \
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
+.PHONY: help install demo test lint docs figures scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -49,6 +49,7 @@ docs: install ## build the documentation, warnings as errors
 
 figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
+	$(BIN)/python scripts/draw_scoreboard.py
 	$(BIN)/python scripts/write_figures.py
 
 bench: $(BENCHES) ## every benchmark (about three hours)
@@ -96,6 +97,13 @@ bench-big: install ## a corpus of 20 GB prepared and trained on within 4 GB of m
 
 bench-fewshot: wheels ## 1 to 20 cells a type, 2:1 and 80/20: tuned models beside plain baselines (half an hour; goes on where it was)
 	$(BIN)/python -m benchmarks.bench_fewshot --wheels $(WHEELS)
+
+bench-zeroshot: wheels ## the bars of naming cells that nobody labelled, alone
+	$(BIN)/python -m benchmarks.bench_zeroshot --wheels $(WHEELS)
+
+scoreboard: wheels ## the model beside every baseline on every labelled set, and the tables of README and docs (half an hour)
+	$(BIN)/python -m benchmarks.scoreboard --wheels $(WHEELS)
+	$(MAKE) figures
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

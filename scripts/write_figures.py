@@ -3,7 +3,8 @@
     python scripts/write_figures.py [--check]
 
 Fills the blocks ``<!-- figures:NAME -->`` to ``<!-- end -->`` of ``README.md`` and some pages of ``docs``:
-``overview`` is a table over all benchmarks, ``overview-NAME`` its rows of one; any other NAME is everything in
+``overview`` is a table over all benchmarks, ``overview-NAME`` its rows of one; ``scoreboard`` has all tables of the
+scoreboard and ``scoreboard-summary`` those of the README; any other NAME is everything in
 ``benchmarks/results/NAME.json``. A benchmark without a result says "not measured yet". No figure in these documents is
 typed by hand. ``--check`` writes nothing and exits with 1 where a document is out of date.
 """
@@ -184,6 +185,45 @@ def everything(name: str) -> str:
     return "\n\n".join(parts)
 
 
+def scoreboard(*, short: bool) -> str:
+    """Return the tables of the scoreboard: a row a set, in full the measures of every method, too."""
+    result = read_result("scoreboard")
+    if result is None:
+        return f"{MISSING.capitalize()}: run `make scoreboard`."
+    from cellingua.bench.tables import asked, markdown, summary
+
+    held = result["figures"]["result"]
+    questions = list(dict.fromkeys(run["question"] for run in held["runs"]))
+    shown = [name for name in questions if not short or name in ("terms", "few:5", "share", "donors")]
+    parts = [f"Macro-F1, {asked(name)}:\n\n{summary(held, name)}" for name in shown]
+    wins = result["figures"]["baseline_wins"]
+    told = [line.rsplit(": ", 1)[0] for line in wins]
+    parts.append(
+        f"A baseline is above the model in {len(wins)} of {len({(r['set'], r['question']) for r in held['runs']})} "
+        f"comparisons: {'; '.join(told)}." if wins else "No baseline is above the model in any comparison."
+    )  # fmt: skip
+    if not short:
+        parts.append(markdown(held))
+        left = dict.fromkeys(f"{e['method'] or e['question']} ({e['reason']})" for e in held["skipped"])
+        parts.append("Left out: " + "; ".join(left) + ".")
+        parts.append(training_seeds(result["figures"]["training_seeds"]))
+        parts.append(", ".join(f"`{file}` {digest[:16]}…" for file, digest in result["data"].items()))
+    return "\n\n".join([*parts, hardware(result)])
+
+
+def training_seeds(held: dict[str, Any]) -> str:
+    """Return how far models of other training seeds are apart."""
+    if not held:
+        return "Spread over training seeds: " + MISSING + "."
+    rows = [
+        [name, *(f"{one['mean']:.3f} ± {text(one['deviation'])}" for one in kinds.values())]
+        for name, kinds in held["sets"].items()
+    ]
+    return (
+        f"{len(held['models'])} training seeds at a tenth of the budget:\n\n{table(['', 'accuracy', 'macro-F1'], rows)}"
+    )
+
+
 def spread_table(rows: dict[str, dict[str, list[float | None] | None]]) -> str:
     """Return a table of means with their standard deviations; the largest mean of a row is bold."""
     columns = list(next(iter(rows.values()), {}))
@@ -229,7 +269,10 @@ def fill(document: str) -> str:
 
     def block(found: re.Match[str]) -> str:
         name = found[2]
-        body = overview(name.partition("-")[2] or None) if name.startswith("overview") else everything(name)
+        if name.startswith("scoreboard"):
+            body = scoreboard(short=name != "scoreboard")
+        else:
+            body = overview(name.partition("-")[2] or None) if name.startswith("overview") else everything(name)
         return f"{found[1]}{body}\n{found[3]}"
 
     return BLOCK.sub(block, document)

@@ -21,6 +21,8 @@ from cellingua.core.errors import InputError
 QUANTILE = 0.8  # over the profiles of a label
 NEAR = 0.05  # labels that are this near the best are compared again
 MOST_GENES = 500  # of a pair of labels, times (2/3)^log2(labels)
+TUNED = 32  # labels, at most, where those near the best are compared again: of thousands most are near
+KEPT = 200  # sets of labels whose ranked profiles are kept
 SHARPNESS = 50.0
 FEWEST = 20  # genes that a correlation takes
 BLOCK = 512  # cells that are dense at once
@@ -59,7 +61,7 @@ class ProfileCorrelation:
         bool (genes,): what the cells' file measures; None for all. Genes that some profile does not measure are left
         out, so that all are compared over the same ones.
     fine_tune
-        Whether the labels near the best are compared again.
+        Whether the labels near the best are compared again (among at most `TUNED` labels; of more, never).
 
     Raises
     ------
@@ -85,8 +87,8 @@ class ProfileCorrelation:
             raise InputError(
                 f"{len(self._columns)} genes are measured by the cells and by all profiles.", f"at least {FEWEST}"
             )
-        self.fine_tune = fine_tune
         k = len(self.classes)
+        self.fine_tune = fine_tune and k <= TUNED
         self._profiles = np.log1p(1e6 * np.asarray(expression[:, self._columns], np.float64))
         typical = np.stack([np.median(self._profiles[self._codes == code], axis=0) for code in range(k)])
         self._most = max(round(MOST_GENES * (2 / 3) ** np.log2(k)), 1)
@@ -141,6 +143,8 @@ class ProfileCorrelation:
         """Return genes, ranked profiles (profiles, genes) and where each label's begin; kept, as cells share them."""
         key = labels.tobytes()
         if key not in self._ranked:
+            if len(self._ranked) >= KEPT:
+                self._ranked.clear()
             genes = self._genes(labels)
             members = [np.flatnonzero(self._codes == label) for label in labels]
             profiles = _standard(rankdata(self._profiles[np.ix_(np.concatenate(members), genes)], axis=1))

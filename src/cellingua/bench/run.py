@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import numpy as np
+from numpy.typing import NDArray
 
 from cellingua.bench.candidates import CONTROLS, KINDS, TITLES, ask
 from cellingua.bench.judge import coordinates
@@ -45,6 +47,7 @@ class Bench:
     runs: list[dict[str, Any]] = field(default_factory=list)
     sets: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    _last: tuple[tuple[str, int, str], NDArray[np.float32]] | None = field(default=None, repr=False)
 
     def add(self, cells: BenchSet, plan: Plan) -> None:
         """Measure one set."""
@@ -68,7 +71,7 @@ class Bench:
         model = self.model if isinstance(self.model, LangCellModel) else None
         ready, missing = zero_shot(judged, question, model, self.known, seed=plan.seed)
         wanted = ("model",) if kind in CONTROLS else tuple(method.name for method in ZERO_SHOT)
-        near = coordinates(judged)
+        near = self._near(judged)
         for method in self._chosen(ZERO_SHOT, wanted, plan):
             self.progress.status(f"{method.title}, {TITLES[kind]}, {cells.title}")
             if method.name not in ready:
@@ -93,7 +96,7 @@ class Bench:
         except InputError as error:
             self._skip(cells.name, protocol, "", error.found)
             return
-        near = coordinates(kept)
+        near = self._near(kept)
         self.sets[cells.name].setdefault("splits", {})[protocol] = [
             {"seed": FIRST_SEED + draw, "learned": len(splits[0].train), "judged": sum(len(s.test) for s in splits),
              "digest": digest(*(part for s in splits for part in s))}
@@ -116,6 +119,13 @@ class Bench:
 
     def _chosen(self, methods: Sequence[Method], wanted: tuple[str, ...], plan: Plan) -> list[Method]:
         return [method for method in methods if method.name in wanted and method.name in (plan.methods or wanted)]
+
+    def _near(self, cells: BenchSet) -> NDArray[np.float32]:
+        """Return the coordinates of cells; those of the last cells are kept for the next question about them."""
+        key = (cells.name, len(cells), digest(cells.counts.indptr))
+        if self._last is None or self._last[0] != key:
+            self._last = (key, coordinates(cells))
+        return self._last[1]
 
     def _skip(self, name: str, question: str, method: str, reason: str) -> None:
         self.skipped.append({"set": name, "question": question, "method": method, "reason": reason})

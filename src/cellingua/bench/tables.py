@@ -103,17 +103,40 @@ def aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first.strip().ljust(widths[0]), *others]).rstrip()
 
 
-def verdict(runs: Sequence[Run]) -> str:
-    """Return the line that says which baseline is best, and whether it wins."""
+def winner(runs: Sequence[Run]) -> tuple[str, float] | None:
+    """Return the best baseline by macro-F1 and how far it is above the model; None without either."""
     ours = max((run["macro_f1"] for run in runs if run["method"] == "model"), default=None)
     others = [run for run in runs if run["method"] not in OURS]
     if not others or ours is None:
-        return ""
+        return None
     best = max(others, key=lambda run: run["macro_f1"])
-    ahead = ours - best["macro_f1"]
-    if ahead < 0:
-        return f"A baseline WINS: {NAMES[best['method']]}, macro-F1 {-ahead:.3f} above the model."
-    return f"Best baseline: {NAMES[best['method']]}, macro-F1 {ahead:.3f} below the model."
+    return best["method"], best["macro_f1"] - ours
+
+
+def verdict(runs: Sequence[Run]) -> str:
+    """Return the line that says which baseline is best, and whether it wins."""
+    best = winner(runs)
+    if best is None:
+        return ""
+    method, ahead = best
+    if ahead > 0:
+        return f"A baseline WINS: {NAMES[method]}, macro-F1 {ahead:.3f} above the model."
+    return f"Best baseline: {NAMES[method]}, macro-F1 {-ahead:.3f} below the model."
+
+
+def summary(result: Figures, question: str) -> str:
+    """Return macro-F1 of every method on every set as Markdown, for one question; the best of a row is bold."""
+    names, methods, values = matrix(result, question, lambda run: run["macro_f1"])
+    if not names:
+        return ""
+    lines = [["", *(called(method, is_zero_shot(question)) for method in methods)], ["---"] * (len(methods) + 1)]
+    for name, line in zip(names, values, strict=True):
+        about = result["sets"][name]
+        note = " (in training)" if about["in_training"] else ""
+        best = max((value for value in line if value is not None), default=None)
+        shown = [f"**{figure(value)}**" if value is not None and value == best else figure(value) for value in line]
+        lines.append([escaped(f"{about['title']}, {about['types']} types{note}"), *shown])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def markdown(result: Figures) -> str:
@@ -147,6 +170,7 @@ def matrix(
 
 def picture(result: Figures, question: str, path: Path) -> None:
     """Draw macro-F1 of every method on every set, with its interval, as a PNG or SVG."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     names, methods, _ = matrix(result, question, lambda run: run["macro_f1"])
@@ -173,5 +197,6 @@ def picture(result: Figures, question: str, path: Path) -> None:
     axes.set_xlim(0, 1)
     axes.set_xlabel(f"macro-F1, {asked(question)}; seeds from {FIRST_SEED}")
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    with atomic_path(path) as partial:
-        drawn.savefig(partial, format=path.suffix.removeprefix(".") or "png")
+    kind = path.suffix.removeprefix(".") or "png"
+    with rc_context({"svg.hashsalt": "cellingua"}), atomic_path(path) as partial:  # the same figures, the same bytes
+        drawn.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -129,7 +129,7 @@ def test_donors_are_held_out_whole(small_model: LangCellModel) -> None:
         "fine-tuned", small_world.cells(60, seed=1), labels_from="own", donor_key="batch", model=small_model, draws=1,
         methods=("model", "majority"),
     )  # fmt: skip
-    assert {run["question"] for run in result["runs"]} == {"donors"}
+    assert {run["question"] for run in result["runs"]} == {"share", "donors"}
 
 
 def test_folds_are_pooled_and_every_cell_is_judged_once() -> None:

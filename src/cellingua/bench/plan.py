@@ -13,7 +13,7 @@ TASKS = {
     "zero-shot": "names without a labelled cell: true labels, types of the tissue, or all types as candidates",
     "controls": "the same from texts alone: definitions, names, definitions of other types, random words",
     "few-shot": "names after a few labelled cells of each type (5 unless told otherwise)",
-    "fine-tuned": "names after 80 % of the cells were labelled, or of the donors where there are donors",
+    "fine-tuned": "names after 80 % of the cells were labelled; where there are donors, also after 80 % of these",
 }
 DRAWS = 5
 FEWEST = 2  # cells of a type, where cells are divided

@@ -57,8 +57,8 @@ class Bench:
             for kind in plan.candidates or default:
                 self._zero_shot(cells, plan, kind)
         else:
-            usual = "few:5" if plan.task == "few-shot" else "donors" if cells.donors else "share"
-            for protocol in plan.protocols or (usual,):
+            usual = ("few:5",) if plan.task == "few-shot" else ("share", "donors") if cells.donors else ("share",)
+            for protocol in plan.protocols or usual:
                 self._learned(cells, plan, protocol)
 
     def _zero_shot(self, cells: BenchSet, plan: Plan, kind: str) -> None:

@@ -28,7 +28,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         choices=TASKS,
         metavar="TASK",
         help="zero-shot (no labelled cell), controls (the same from other texts), few-shot (some cells of each type), "
-        "fine-tuned (80 %% of the cells or donors)",
+        "fine-tuned (80 %% of the cells, and of the donors)",
     )
     parser.add_argument("-o", "--output", metavar="JSON", help="file for the result")
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")

@@ -110,7 +110,7 @@ def test_tokens_of_the_package_are_the_released_ones_but_for_stated_rules(
     found = model.tokenise(Block(collapse(cells.counts, match), cells.totals)).take(cells.rows)
     held = expected(folder, "tokens")
     by_file, _ = model.genes.columns(np.array(cells.columns))
-    by_us = np.where(match.index >= 0, model._columns[0][match.index], -1)
+    by_us = np.where(match.index >= 0, model.genes.on_vocabulary[0][match.index], -1)
     # Genes that one column alone names, and that both read alike.
     plain = {int(token) for token in by_file[(by_file >= 0) & (by_file == by_us)] if (by_us == token).sum() == 1}
     assert len(plain) > 2000

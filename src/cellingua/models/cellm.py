@@ -15,7 +15,6 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from cellingua.cells.binned import BinConfig, BinnedCells, bin_cells
-from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ConfigError, InputError, ModelError
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.inputs import Counts
@@ -152,7 +151,7 @@ class CellLMModel:
     @cached_property
     def _gene_of_column(self) -> NDArray[np.int32]:
         """int32 (vocabulary,): the model's gene of each column of the vocabulary, -1 for none."""
-        return self.genes.columns(load_vocabulary().ensembl_ids)[0]
+        return self.genes.on_vocabulary[0]
 
     def select(self, counts: csr_matrix) -> csr_matrix:
         """Return counts over the vocabulary (cells, vocabulary) as counts over the model's genes, in its order."""

@@ -6,6 +6,7 @@ import gzip
 import io
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
 from cellingua.cells.genes import load_vocabulary
+from cellingua.cells.ranked import RankedCells, rank_tokens
 from cellingua.core.errors import ModelError
 
 HEADER = ("ensembl_id", "symbol", "token", "median")
@@ -63,6 +65,15 @@ class GeneTable:
         known = self.ensembl_ids[rows] == ensembl_ids
         tokens = np.where(known, self.tokens[rows], -1).astype(np.int32)
         return tokens, np.where(known, self.medians[rows], 1.0)
+
+    @cached_property
+    def on_vocabulary(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """What `columns` returns for the genes of the vocabulary."""
+        return self.columns(load_vocabulary().ensembl_ids)
+
+    def rank(self, counts: csr_matrix, totals: NDArray[np.float64] | None, limit: int | None) -> RankedCells:
+        """Return the ranked tokens of counts over the vocabulary's genes: see `rank_tokens`."""
+        return rank_tokens(counts, *self.on_vocabulary, totals=totals, limit=limit)
 
     def to_bytes(self) -> bytes:
         """Return the table as a gzip of tab-separated text; the same table gives the same bytes."""

@@ -23,8 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.ranked import RankedCells, rank_tokens
+from cellingua.cells.ranked import RankedCells
 from cellingua.core.errors import ConfigError, ModelError
 from cellingua.models.folder import CONFIG, GENEFORMER, GENES, WEIGHTS, load_weights, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
@@ -144,18 +143,13 @@ class GeneformerModel:
         return self.config.bert.width
 
     @cached_property
-    def _columns(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        return self.genes.columns(load_vocabulary().ensembl_ids)
-
-    @cached_property
     def _reader(self) -> PackedTower:
         """The encoder without padded positions, in the precision that is asked for."""
         return PackedTower(self.tower, resolve(self.precision, self.device))
 
     def tokenise(self, block: Counts) -> RankedCells:
         """Return the ranked genes of a block of counts over the vocabulary's genes, without ``<cls>`` and ``<eos>``."""
-        tokens, medians = self._columns
-        return rank_tokens(block.counts, tokens, medians, totals=block.totals, limit=self.config.token_limit)
+        return self.genes.rank(block.counts, block.totals, self.config.token_limit)
 
     @torch.inference_mode()
     def encode_cells(self, ranked: RankedCells, *, state: str = "", batch_size: int = 256) -> NDArray[np.float32]:

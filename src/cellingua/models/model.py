@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.ranked import RankedCells, rank_tokens
+from cellingua.cells.ranked import RankedCells
 from cellingua.core.errors import InputError, LabelError, ModelError
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.inputs import CandidateTexts, Counts, Evidence, Floats, Prepared
@@ -118,10 +117,6 @@ class LangCellModel:
         return self.config.joint_width
 
     @cached_property
-    def _columns(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        return self.genes.columns(load_vocabulary().ensembl_ids)
-
-    @cached_property
     def _wordpiece(self) -> WordPiece:
         with torch.inference_mode(False):  # weights that are made in inference mode could never be trained
             return self.load_text()
@@ -132,8 +127,7 @@ class LangCellModel:
 
     def tokenise(self, block: Counts) -> RankedCells:
         """Return the ranked tokens of a block of counts over the vocabulary's genes."""
-        tokens, medians = self._columns
-        return rank_tokens(block.counts, tokens, medians, totals=block.totals, limit=self.config.token_limit)
+        return self.genes.rank(block.counts, block.totals, self.config.token_limit)
 
     @torch.inference_mode()
     def encode_cells(self, ranked: RankedCells, *, state: str = "joint", batch_size: int = 256) -> Floats:

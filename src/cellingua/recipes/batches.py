@@ -11,8 +11,7 @@ from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
 from cellingua.cells.collections import CellSet
-from cellingua.cells.genes import load_vocabulary
-from cellingua.cells.ranked import RankedCells, rank_tokens
+from cellingua.cells.ranked import RankedCells
 from cellingua.cells.simulate import Simulator, thin
 from cellingua.models.gene_table import GeneTable
 from cellingua.nn.batch import CellBatch
@@ -69,8 +68,7 @@ class Batches:
         terms: list[str],
         seed: int,
     ) -> None:
-        self.config, self.simulator, self.seed = config, simulator, seed
-        self.tokens, self.medians = genes.columns(load_vocabulary().ensembl_ids)
+        self.config, self.simulator, self.genes, self.seed = config, simulator, genes, seed
         self.row_of = {term: row for row, term in enumerate(terms)}
         self.sources = [(cells.take(cells.curated == kind), kind) for kind in (False, True)]
         self.chances = [_chances(part) for part, _ in self.sources]
@@ -82,7 +80,7 @@ class Batches:
         """
         rng = np.random.default_rng([self.seed, 2, step])
         counts, totals, terms = self._cells(rng)
-        ranked = rank_tokens(counts, self.tokens, self.medians, totals, limit=2 * self.config.token_limit)
+        ranked = self.genes.rank(counts, totals, 2 * self.config.token_limit)
         views = [self._view(ranked, own) for own in (rng, np.random.default_rng([self.seed, 31, step]))]
         return views[0], views[1], torch.tensor([self.row_of[term] for term in terms])
 

@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.loader import Loader, LoaderConfig
-from cellingua.cells.ranked import rank_tokens
 from cellingua.cells.sources import CellRows, CellSource
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.langcell import LangCellModule
@@ -54,11 +52,10 @@ class Prepared:
 
 def make_loader(config: CorpusRecipeConfig, source: CellSource, prepared: Prepared, place: Place) -> Loader[CellBatch]:
     """Return what reads the cells of a step and makes their tokens."""
-    tokens, medians = prepared.genes.columns(load_vocabulary().ensembl_ids)
     limit = config.cell.positions - 1
 
     def make(step: int, cells: CellRows) -> CellBatch:
-        ranked = rank_tokens(cells.counts, tokens, medians, totals=cells.totals, limit=limit)
+        ranked = prepared.genes.rank(cells.counts, cells.totals, limit)
         return CellBatch.from_arrays(ranked.indptr, ranked.tokens)
 
     drawn = LoaderConfig(config.batch, config.block, config.train.seed)

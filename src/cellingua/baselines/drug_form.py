@@ -8,7 +8,7 @@ lines, or drugs, that have a value in the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,13 +43,15 @@ class DrugBaseline(Protocol):
 
 def checked(grid: Grid) -> NDArray[np.bool_]:
     """Return where `grid` has values; refuse one that is no table or has none."""
-    there = np.isfinite(grid)
+    there: NDArray[np.bool_] = np.asarray(np.isfinite(grid))
     if grid.ndim != 2 or not there.any():
-        raise InputError(f"A grid of the shape {grid.shape} with {int(there.sum())} values.", "lines x drugs, some known")
+        raise InputError(
+            f"A grid of the shape {grid.shape} with {int(there.sum())} values.", "lines x drugs, some known"
+        )
     return there
 
 
-def scaled(values: Grid, learned: NDArray[np.bool_], limit: float = 5.0) -> Grid:
+def scaled(values: Grid, learned: Any, limit: float = 5.0) -> Grid:
     """Return features as z-scores over the rows that are learned from, absent and constant ones as 0.
 
     Parameters
@@ -70,7 +72,7 @@ def scaled(values: Grid, learned: NDArray[np.bool_], limit: float = 5.0) -> Grid
     return np.clip(np.where(np.isfinite(z), z, 0.0), -limit, limit)
 
 
-def components(values: Grid, learned: NDArray[np.bool_], number: int) -> Grid:
+def components(values: Grid, learned: Any, number: int) -> Grid:
     """Return the leading principal components (n, number) of features whose axes come from the learned rows."""
     z = values[learned] - values[learned].mean(axis=0)
     _, _, axes = np.linalg.svd(z, full_matrices=False)

@@ -138,9 +138,7 @@ class ResponseField:
         return Completed(values, sd)
 
 
-def complete(
-    grid: Floats, tables: Tables, config: FieldConfig, *, molecules: Floats | None = None
-) -> Completed:
+def complete(grid: Floats, tables: Tables, config: FieldConfig, *, molecules: Floats | None = None) -> Completed:
     """Predict every pair of a table from those that are known: any split, in one call.
 
     Parameters

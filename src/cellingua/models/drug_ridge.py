@@ -76,16 +76,15 @@ def fit_components(
     size, basis = np.linalg.eigh((kernel + kernel.T) / 2)
     size = np.maximum(size, 0.0)
     turned = basis.T @ scores
-    # What leaving nothing but the mean out would cost: a component must do better than that.
-    n = len(table)
-    best = np.mean((scores * n / max(n - 1, 1)) ** 2, axis=0)
+    # A component must do better than its mean, which stays that of all lines, here as below.
+    best = np.mean(scores**2, axis=0)
     chosen = np.full(len(axes), np.inf)
-    guess = -scores / max(n - 1, 1)
+    guess = np.zeros(scores.shape)
     for penalty in penalties:
         kept = size / (size + penalty)
         error = (scores - basis @ (kept[:, None] * turned)) / (1 - (basis**2) @ kept)[:, None]
         loss = np.mean(error**2, axis=0)
-        better = loss < best
+        better = loss < best * (1 - 1e-9)  # not by rounding
         best, chosen = np.where(better, loss, best), np.where(better, penalty, chosen)
         guess[:, better] = (scores - error)[:, better]
     inside = turned / (size[:, None] + chosen[None, :])

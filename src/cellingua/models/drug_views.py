@@ -89,10 +89,10 @@ class LineKernel:
         """Return how alike each line is to each learned one, float64 (m, n)."""
         total: Floats | float = 0.0
         for view in self.views:
-            z = self._standard(_table(tables, view), view)
-            learned = self._learned[view.name]
-            if z.shape[1] != learned.shape[1]:
-                raise InputError(f"The table {view.name!r} has {z.shape[1]:,} features.", f"{learned.shape[1]:,}")
+            values, learned = _table(tables, view), self._learned[view.name]
+            if values.shape[1] != learned.shape[1]:
+                raise InputError(f"The table {view.name!r} has {values.shape[1]:,} features.", f"{learned.shape[1]:,}")
+            z = self._standard(values, view)
             if view.linear > 0:
                 total = total + view.linear * (z @ learned.T) / self._size[view.name]
             if view.radial > 0:

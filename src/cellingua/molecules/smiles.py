@@ -119,7 +119,7 @@ def likeness(molecules: Sequence[Molecule]) -> NDArray[np.float64]:
 
 
 def _shared_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return common over combined counts of each pair of rows; 0 where neither has any (and 1 for a row with itself)."""
+    """Return common over combined counts of each pair of rows; 0 where neither has any, 1 for a row with itself."""
     size = counts.sum(axis=1)
     common = np.array([np.minimum(row, counts).sum(axis=1) for row in counts])
     union = size[:, None] + size[None, :] - common

@@ -3,8 +3,8 @@
     python -m benchmarks.left_out --data ../shared/data/cells --text-tower runs/text_tower
 
 The preset's recipe at a tenth of its steps, its alignment alone: that is what finds the terms, and what the figures of
-``bench-calibration`` and ``bench-unknown`` need; the stages after it take most of the time and move them little. A model
-is an ordinary folder under ``cache/left_out``, named after the hash of recipe, data and texts, so that nothing is made
+``bench-calibration`` and ``bench-unknown`` need; the stages after it take most of the time and move them little. A
+model is an ordinary folder under ``cache/left_out``, named after the hash of recipe and data, so that nothing is made
 twice and nothing old is taken for new.
 """
 

@@ -13,6 +13,7 @@ from anndata.io import read_elem, write_elem
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
+from cellingua.calibration.hierarchy import hierarchy_of, is_answer
 from cellingua.calibration.rollup import Hierarchy
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.doctor import examine
@@ -22,7 +23,6 @@ from cellingua.tasks import clusters as room
 from cellingua.tasks.agreement import compare, composition
 from cellingua.tasks.annotate import unique_names
 from cellingua.tasks.clusters import cluster_cells, consensus, mean_probabilities, neighbour_graph
-from cellingua.calibration.hierarchy import hierarchy_of, is_answer
 from cellingua.tasks.markers import cluster_markers, cluster_sums
 from cellingua.tasks.writing import storable
 from cellingua.words.ontology import load_ontology

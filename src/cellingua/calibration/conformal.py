@@ -4,9 +4,14 @@ The answers form a family with one parameter: a cell gets the narrowest term who
 the higher the threshold, the wider the answer and the rarer the mistake. A cell is *covered* where the answer is the
 truth or an ancestor of it, and a cell without an answer is not. The threshold of an error rate is the lowest one from
 which on no more than that rate of the calibration cells is left uncovered, with one cell more counted as a mistake:
-conformal risk control (Angelopoulos et al., 2022, theorem 1, with the running maximum of remark 2 where the risk is not
-monotone). It holds on average for cells like those of the calibration; for a data set of another kind it is as good as
-the sets that were left out are like it.
+conformal risk control (Angelopoulos et al., 2022, theorem 1; the running maximum of the risk stands for the risk where
+it is not monotone). Sets count alike, whatever their size, because what comes next is another set (Dunn, Wasserman and
+Ramdas, 2022). It holds on average for sets like those of the calibration, and for one of another kind as far as these
+are like it.
+
+Some cells no threshold covers: the model is wrong about the whole lineage, or nothing above the truth says anything.
+Where they alone are more than the rate, it can't be kept; the threshold is then the one that keeps it among the
+mistakes that a wider answer mends, and what is attained is stored beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ from numpy.typing import NDArray
 from cellingua.core.errors import InputError
 
 #: From which thresholds are chosen: dense where it matters, near 1. Above 1, every answer is as wide as may be.
-GRID = (*np.round(np.arange(0.30, 0.90, 0.02), 3).tolist(), *np.round(1 - np.geomspace(0.1, 1e-5, 40), 7).tolist(), 1.01)
+_BELOW, _NEAR = np.round(np.arange(0.30, 0.90, 0.02), 3), np.round(1 - np.geomspace(0.1, 1e-5, 40), 7)
+GRID = (*_BELOW.tolist(), *_NEAR.tolist(), 1.01)
 RATES = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 
 
@@ -108,17 +114,17 @@ def fit_error_rates(
     Parameters
     ----------
     losses
-        A set each: bool (n, G), whether a cell is not covered at each threshold of `grid`. Cells of all sets count
-        alike.
+        A set each: bool (n, G), whether a cell is not covered at each threshold of `grid`. Sets count alike.
     floor
         Goes into the rules.
     """
-    together = np.concatenate([np.asarray(part, np.float64) for part in losses])
-    risk = together.mean(axis=0)
-    bounded = upper_bound(risk, len(together))
+    risks = np.array([np.asarray(part, np.float64).mean(axis=0) for part in losses])
+    n = sum(len(part) for part in losses)
+    risk = risks.mean(axis=0)
+    whole, mended = (upper_bound(part, n) for part in (risk, risk - risks.min(axis=1).mean()))
     thresholds, attained = [], []
     for rate in rates:
-        place = first_kept(bounded, rate)
+        place = first_kept(whole if whole.min() <= rate else mended, rate)
         thresholds.append(float(grid[place]))
         attained.append(round(float(risk[place]), 5))
     return ErrorRates(tuple(rates), tuple(thresholds), tuple(attained), floor)

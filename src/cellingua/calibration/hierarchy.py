@@ -16,6 +16,9 @@ ROOT = "CL:0000000"
 # Terms right below "cell" say what a cell does or looks like, hardly ever what it is. These two are lineages.
 LINEAGES = frozenset({"CL:0000988", "CL:4033054"})  # hematopoietic cell, perivascular cell
 
+# No name for a cell of its own, and yet an answer where germ layers can't be told apart.
+STAGES = frozenset({"CL:0002321"})  # embryonic cell (metazoa)
+
 # Fit to be chosen by a user, but no answer to "what is it?" when several types are added up: shape, potency, duty.
 TOO_WIDE = frozenset(
     {
@@ -34,8 +37,15 @@ TOO_WIDE = frozenset(
 )
 
 
+def says_nothing(term: str, ontology: Ontology) -> bool:
+    """Return whether a term is so wide that it names no kind of cell, such as "cell" or "eukaryotic cell"."""
+    return term in UNINFORMATIVE - STAGES or term == ROOT
+
+
 def is_answer(term: str, ontology: Ontology) -> bool:
     """Return whether `term` is specific enough to be the answer to "what is this cell?"."""
+    if term in STAGES:
+        return True
     if term in UNINFORMATIVE or term in TOO_WIDE:
         return False
     parents = set(ontology.parents(term))

@@ -17,8 +17,8 @@ from cellingua.calibration.rollup import softmax
 
 Floats = NDArray[np.float32]
 WIDEST = 4.0  # of the logarithm of the temperature, both ways
-#: Most that a label known from words alone is held back: the cells of the calibration are mostly of types that are known
-#: from more, and can't tell how rarely the others occur.
+#: Most that a label known from words alone is held back: the cells of the calibration are mostly of types that are
+#: known from more, and can't tell how rarely the others occur.
 MOST_BIAS = 6.0
 
 

@@ -69,12 +69,12 @@ def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontolog
 
 def known_terms(supported: Iterable[str], ontology: Ontology) -> list[str]:
     """Return the types that a model has evidence for and a human cell can be, sorted; wide classes left out."""
-    return sorted(term for term in supported if term in ontology and ontology.in_human(term) and is_answer(term, ontology))
+    return sorted(
+        term for term in supported if term in ontology and ontology.in_human(term) and is_answer(term, ontology)
+    )
 
 
-def _distance(
-    term: str, above: dict[str, frozenset[str]], content: dict[str, float], ontology: Ontology
-) -> float:
+def _distance(term: str, above: dict[str, frozenset[str]], content: dict[str, float], ontology: Ontology) -> float:
     own = ontology.ancestors(term) | {term}
     nearest = 0.0
     for other, line in above.items():

@@ -39,6 +39,19 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
     what.add_argument("--tissue", metavar="T", help="UBERON name or id: its types, or how to read ambiguous labels")
     add_reading(parser)
     add_precision(parser)
+    answers = parser.add_argument_group("answers (default: a probability of one half, alone or with all kinds of it)")
+    answers.add_argument(
+        "--error-rate", type=float, metavar="E",
+        help="share of cells that may be left without a right answer, such as 0.05: each cell gets the narrowest term "
+        "that keeps it, and is unknown where none does or where it seems to be of none of the candidates",
+    )  # fmt: skip
+    answers.add_argument(
+        "--smooth", action="store_true", help="also write KEY_smoothed: answers helped by neighbouring cells"
+    )
+    answers.add_argument(
+        "--in-sample", action="store_true",
+        help="also write KEY_in_sample: answers corrected for the composition of the sample (see --sample-key)",
+    )  # fmt: skip
     match = parser.add_argument_group("matching (default: names by similarity alone)")
     match.add_argument(
         "--match",
@@ -78,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from cellingua.core.progress import Console, Silent
     from cellingua.core.runtime import pick_device, set_threads
     from cellingua.models.shelf import load_annotator
+    from cellingua.tasks.answering import answering_of
     from cellingua.tasks.options import AnnotateOptions, check_matching, choose_candidates, own_classes
 
     if args.output and len(args.files) > 1:
@@ -92,12 +106,13 @@ def run(args: argparse.Namespace) -> int:
     candidates = choose_candidates(labels, args.tissue)
     options = AnnotateOptions(
         labels, args.tissue, args.layer, args.key_added, args.cluster_key, args.sample_key, args.compare_to,
-        args.force, args.seed, args.match, args.match_top,
+        args.force, args.seed, args.match, args.match_top, args.error_rate, args.smooth, args.in_sample,
     )  # fmt: skip
     progress: Progress = Silent() if args.quiet else Console()
     model = load_annotator(args.model, device=pick_device(args.device).name, precision=args.precision)
     candidates = own_classes(model, candidates, labels, args.tissue)
     check_matching(model, candidates, options)
+    answering_of(model, candidates, options.error_rate, options.match)  # refuses before anything is read
     if not args.quiet:
         _say_reading(candidates, progress)
     code, summaries = 0, []
@@ -138,7 +153,7 @@ def annotate_file(
 
     with open_cells(source) as cells:
         key = embedding_key("joint", model)
-        check_file_keys(cells, options.key_added, overwrite=options.overwrite, embedding=key)
+        check_file_keys(cells, options.key_added, overwrite=options.overwrite, embedding=key, more=options.more)
         progress.step("Examining the file")
         diagnosis = examine(cells, layer=options.layer)
         progress.say(diagnosis.to_text())

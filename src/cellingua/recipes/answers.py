@@ -29,7 +29,7 @@ from cellingua.words.ontology import Ontology, load_ontology
 Floats = NDArray[np.float32]
 CELLS = 2500  # of a set, at most
 SEED = 7
-WIDE_CELLS = 500  # of a set, over the whole ontology
+WIDE_CELLS = 300  # of a set, over the whole ontology
 FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown
 FLOOR = 0.5  # least probability of an answer, however wide: as likely right as wrong
 FEWEST = 10  # cells of a lineage that is taken away, and of those that stay
@@ -161,7 +161,9 @@ def fit_answers(predictions: Sequence[Prediction]) -> dict[str, Any]:
     for part in predictions:
         some = slice(0, None, max(1, len(part.truth) // WIDE_CELLS))
         probability = softmax(wide.apply(part.wide_logits[some], part.words_only))
-        widely.append(uncovered(probability, np.ones(len(probability), bool), part.wide_ids, part.truth[some], ontology))
+        widely.append(
+            uncovered(probability, np.ones(len(probability), bool), part.wide_ids, part.truth[some], ontology)
+        )
     answers = Answers(
         {"user": fit_error_rates(losses, FLOOR), "ontology": fit_error_rates(widely, FLOOR)},
         open_set,
@@ -198,9 +200,7 @@ def uncovered(
     return found
 
 
-def open_cases(
-    part: Prediction, temperature: float, groups: dict[str, list[str]] | None = None
-) -> dict[str, OpenCase]:
+def open_cases(part: Prediction, temperature: float, groups: dict[str, list[str]] | None = None) -> dict[str, OpenCase]:
     """Return lineage -> the cells of a set with that lineage taken from the candidates.
 
     Parameters

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellingua.calibration.conformal import Rule
 from cellingua.calibration.hierarchy import hierarchy_of
-from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN
+from cellingua.calibration.rollup import ROLLED_UP, STATUS, UNKNOWN, Decisions
 from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
 from cellingua.cells.genes import load_vocabulary
@@ -23,6 +24,7 @@ from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device, versions
 from cellingua.models.matching import TOP, CandidateMatch
 from cellingua.models.shelf import load_annotator
+from cellingua.tasks.answering import Answering, answering_of
 from cellingua.tasks.clusters import (
     ClusterRow,
     Graph,
@@ -33,6 +35,7 @@ from cellingua.tasks.clusters import (
 )
 from cellingua.tasks.columns import text_column
 from cellingua.tasks.embed import embedding_key, precision_of
+from cellingua.tasks.helped import helped_by_composition, helped_by_neighbours
 from cellingua.tasks.markers import cluster_markers
 from cellingua.tasks.options import (
     KEY,
@@ -46,7 +49,7 @@ from cellingua.tasks.options import (
 )
 from cellingua.tasks.overlap import WatchedBlocks
 from cellingua.tasks.result import Annotation
-from cellingua.tasks.scoring import MIN_TOKENS, Scores, score_cells, threshold_of
+from cellingua.tasks.scoring import MIN_TOKENS, Scores, score_cells
 from cellingua.tasks.writing import check_keys, write_keys
 from cellingua.words.candidates import Candidates
 from cellingua.words.ontology import load_ontology
@@ -75,6 +78,9 @@ def annotate(
     match: bool | str = False,
     match_top: int = TOP,
     precision: str = "auto",
+    error_rate: float | None = None,
+    smooth: bool = False,
+    in_sample: bool = False,
 ) -> Annotation:
     """Name every cell, and every cluster, from words.
 
@@ -93,13 +99,21 @@ def annotate(
     precision
         Of a BERT cell tower and of texts read beside its cells: ``auto`` (bfloat16 where the device has it),
         ``float32``, ``bfloat16`` or ``int8``; for a model that isn't loaded yet.
+    error_rate
+        Such as 0.05: the share of cells that may be left without a right answer. Each cell gets the narrowest term that
+        keeps it, and is ``unknown`` where none does or where it seems to be of none of the candidates; see the page on
+        answers.
+    smooth, in_sample
+        Add ``obs[KEY_smoothed]`` (helped by neighbours) and ``obs[KEY_in_sample]`` (corrected for the composition of
+        the sample, or of each sample of `sample_key`). The other columns stay as they are.
 
     Returns
     -------
     Annotation
         Labels, probabilities, embedding, clusters. Into an AnnData go ``obs[KEY]``, ``obs[KEY_id]``,
         ``obs[KEY_probability]``, ``obs[KEY_runner_up]``, ``obs[KEY_status]``, ``obs[KEY_cluster]``,
-        ``obs[KEY_cluster_label]``, ``obsm["X_langcell"]`` and ``uns[KEY]``; ``X`` is never changed.
+        ``obs[KEY_cluster_label]``, ``obsm["X_langcell"]`` and ``uns[KEY]``; with an error rate ``obs[KEY_unknown]``,
+        where candidates were named; ``X`` is never changed.
 
     Raises
     ------
@@ -109,10 +123,12 @@ def annotate(
     """
     mode = "ours" if match is True else match or None
     options = AnnotateOptions(
-        labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed, mode, match_top
-    )
+        labels, tissue, layer, key_added, cluster_key, sample_key, compare_to, overwrite, seed, mode, match_top,
+        error_rate, smooth, in_sample,
+    )  # fmt: skip
     if isinstance(cells, AnnData):
-        check_keys(list(cells.obs.columns), list(cells.obsm), list(cells.uns), key_added, overwrite=overwrite)
+        columns, obsm, uns = list(cells.obs.columns), list(cells.obsm), list(cells.uns)
+        check_keys(columns, obsm, uns, key_added, overwrite=overwrite, more=options.more)
     candidates = choose_candidates(labels, tissue)
     loaded = model
     if isinstance(loaded, str | Path):
@@ -159,17 +175,25 @@ def annotate_cells(
     diagnosis.raise_if_refused()
     check_matching(model, candidates, options)
     blocks = WatchedBlocks(cells, diagnosis, model)
-    naming = _Naming(candidates, threshold_of(model))
+    answering = answering_of(model, candidates, options.error_rate, options.match)
+    for line in answering.warnings():
+        progress.say(line)
+    naming = _Naming(candidates, answering.rule)
     match = ready_to_match(model, candidates, options)
     progress.step("Naming cells", cells.n_cells)
-    scores = score_cells(blocks, model, candidates, naming.hierarchy, progress, match)
+    scores = score_cells(blocks, model, candidates, naming.hierarchy, progress, match, answering)
     seen = blocks.overlap()
     if seen.known or not seen.recorded:
         progress.say(printable(seen.sentence()))
-    labels, ids, runner_up = naming.labels(scores)
+    labels, ids, runner_up = naming.labels(scores.decisions)
     progress.step("Finding clusters")
     graph = neighbour_graph(scores.embedding, options.seed)
     codes, names = _clusters(scores, graph, given, options.seed)
+    smoothed = corrected = None
+    if options.smooth:
+        smoothed = naming.labels(helped_by_neighbours(scores, graph, naming.rule, naming.hierarchy))[0]
+    if options.in_sample:
+        corrected = naming.labels(helped_by_composition(scores, samples, naming.rule, naming.hierarchy))[0]
     progress.step("Finding the genes that speak for each cluster", cells.n_cells)
     markers = cluster_markers(blocks, codes, np.asarray(load_vocabulary().symbols), progress)
     unique, renamed = unique_names(cells.obs.index)
@@ -185,21 +209,23 @@ def annotate_cells(
         cluster=np.array(names, dtype=object)[codes],
         clusters=naming.clusters(scores, codes, names, labels, markers),
         diagnosis=diagnosis,
-        provenance=_provenance(candidates, model, options, diagnosis, match) | {"seen": seen.to_dict()},
+        provenance=_provenance(candidates, model, options, diagnosis, answering, match) | {"seen": seen.to_dict()},
         samples=samples,
         own=own,
         graph=graph,
         renamed=renamed,
         embedding_key=embedding_key("joint", model),
+        smoothed=smoothed,
+        in_sample=corrected,
     )
 
 
 class _Naming:
-    """From scores to names: the same candidates, terms and threshold for cells and for clusters."""
+    """From scores to names: the same candidates, terms and rule for cells and for clusters."""
 
-    def __init__(self, candidates: Candidates, threshold: float) -> None:
+    def __init__(self, candidates: Candidates, rule: Rule) -> None:
         ontology = load_ontology("CL")
-        self.threshold = threshold
+        self.rule = rule
         self.hierarchy, terms = hierarchy_of(candidates.term_ids, ontology)
         pairs = zip(candidates.labels, candidates.term_ids, strict=True)
         self.candidates = [(label, term or "") for label, term in pairs]
@@ -207,9 +233,8 @@ class _Naming:
         written = {term: label for label, term in reversed(self.candidates)}
         self.terms = [(written.get(term) or ontology.name(term), term) for term in terms]
 
-    def labels(self, scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def labels(self, decisions: Decisions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return label, term id and runner-up of each cell as object arrays."""
-        decisions = scores.decisions
         names, ids = (np.array(column, dtype=object) for column in zip(*self.candidates, ("", ""), strict=True))
         labels, term_ids, runner_up = names[decisions.best], ids[decisions.best], names[decisions.second]
         rolled, unknown = decisions.status == ROLLED_UP, decisions.status == UNKNOWN
@@ -233,7 +258,7 @@ class _Naming:
     ) -> list[ClusterRow]:
         """Return the table of clusters."""
         means = mean_probabilities(codes, len(names), len(self.candidates), scores.top_index, scores.top_probability)
-        answers = consensus(means, self.hierarchy, self.terms, self.candidates, self.threshold)
+        answers = consensus(means, self.hierarchy, self.terms, self.candidates, self.rule.threshold, self.rule.floor)
         rows = []
         for number, (label, term, status, probability, alternatives) in enumerate(answers):
             inside = codes == number
@@ -283,6 +308,7 @@ def _provenance(
     model: Model,
     options: AnnotateOptions,
     diagnosis: Diagnosis,
+    answering: Answering,
     match: CandidateMatch | None = None,
 ) -> dict[str, Any]:
     """Return what is needed to repeat the annotation, as JSON values."""
@@ -309,7 +335,9 @@ def _provenance(
             "sample_key": options.sample_key,
             "compare_to": options.compare_to,
             "seed": options.seed,
-            "threshold": threshold_of(model),
+            **answering.named(),
+            "smooth": options.smooth,
+            "in_sample": options.in_sample,
             "min_tokens": MIN_TOKENS,
             "precision": precision_of(model).name,
             "match": None if match is None else match.to_dict(),

@@ -81,7 +81,7 @@ def neighbour_graph(embedding: np.ndarray, seed: int, *, limit: int = LANDMARKS)
     rows = usable[draw(len(usable), limit, seed)]
     if len(rows) < 4:
         return None
-    index, distance = _nearest(embedding[rows], embedding[rows], min(NEIGHBOURS, len(rows) - 1) + 1)
+    index, distance = nearest(embedding[rows], embedding[rows], min(NEIGHBOURS, len(rows) - 1) + 1)
     # A cell need not be its own nearest neighbour where others are equal to it: take it out wherever it stands.
     itself = index == np.arange(len(rows))[:, None]
     itself[~itself.any(axis=1), -1] = True
@@ -102,8 +102,8 @@ def cluster_cells(embedding: np.ndarray, graph: Graph | None, seed: int) -> np.n
         everyone[graph.rows] = found
         others = np.setdiff1d(np.arange(len(embedding)), graph.rows, assume_unique=True)
         if len(others):
-            nearest, _ = _nearest(embedding[graph.rows], embedding[others], 1)
-            everyone[others] = found[nearest[:, 0]]
+            landmark, _ = nearest(embedding[graph.rows], embedding[others], 1)
+            everyone[others] = found[landmark[:, 0]]
         everyone[~np.any(embedding != 0, axis=1)] = found.max() + 1
     _, first, codes, sizes = np.unique(everyone, return_index=True, return_inverse=True, return_counts=True)
     order = np.lexsort((first, -sizes))
@@ -139,6 +139,7 @@ def consensus(
     terms: list[tuple[str, str]],
     names: list[tuple[str, str]],
     threshold: float,
+    floor: float | None = None,
 ) -> list[tuple[str, str, str, float, tuple[tuple[str, float], ...]]]:
     """Return (label, term id, status, probability, alternatives) of each row of `means` (groups, K).
 
@@ -148,8 +149,10 @@ def consensus(
         (label, id) of each row of the hierarchy.
     names
         (label, id) of each candidate.
+    threshold, floor
+        See `decide`.
     """
-    answer = decide(means, np.ones(len(means), dtype=bool), threshold, hierarchy)
+    answer = decide(means, np.ones(len(means), dtype=bool), threshold, hierarchy, floor)
     found = []
     for group, status in enumerate(answer.status):
         best = int(answer.best[group])
@@ -165,7 +168,7 @@ def consensus(
     return found
 
 
-def _nearest(points: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(points: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest points of each query by cosine distance: index int64 (q, k), distance float32 (q, k).
 
     Exact, in blocks of queries; ties go to the earlier point.

@@ -47,6 +47,12 @@ class AnnotateOptions:
         candidates by the model's match classifier; ``compat`` combines the two as the released LangCell does.
     match_top
         How many candidates of a cell are matched; 0 for all.
+    error_rate
+        Share of cells that may be left without a right answer: each gets the narrowest term that keeps it. None:
+        answers need the probability that the model's calibration names.
+    smooth, in_sample
+        Whether to add answers that are smoothed over neighbours, and answers that are corrected for the composition of
+        each cell's sample. They change no other column.
     """
 
     labels: Labels | None = None
@@ -60,8 +66,19 @@ class AnnotateOptions:
     seed: int = 0
     match: str | None = None
     match_top: int = TOP
+    error_rate: float | None = None
+    smooth: bool = False
+    in_sample: bool = False
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Suffixes of the columns of ``obs`` that are written on request."""
+        asked = {"_unknown": self.error_rate is not None, "_smoothed": self.smooth, "_in_sample": self.in_sample}
+        return tuple(suffix for suffix, wanted in asked.items() if wanted)
 
     def __post_init__(self) -> None:
+        if self.error_rate is not None and not 0 < self.error_rate < 1:
+            raise InputError(f"The error rate is {self.error_rate:g}.", "a share between 0 and 1, such as 0.05")
         if self.match_top < 0:
             raise InputError(f"match_top is {self.match_top}.", "a whole number from 1, or 0 for all candidates")
 

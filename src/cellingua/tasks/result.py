@@ -53,6 +53,9 @@ class Annotation:
         How many repeated names were made unique.
     embedding_key
         Key of ``obsm`` for the embedding: ``X_cellm`` where a tuned CellLM answered.
+    smoothed, in_sample
+        object (n,) or None: the label of each cell with its neighbours' help, and corrected for the composition of its
+        sample; on request.
     """
 
     names: np.ndarray
@@ -72,6 +75,8 @@ class Annotation:
     graph: Graph | None = field(default=None)
     renamed: int = 0
     embedding_key: str = "X_langcell"
+    smoothed: np.ndarray | None = None
+    in_sample: np.ndarray | None = None
 
     @property
     def n_cells(self) -> int:
@@ -82,6 +87,18 @@ class Annotation:
     def embedding(self) -> np.ndarray:
         """float32 (n, d): joint space, unit length."""
         return self.scores.embedding
+
+    @property
+    def unknown(self) -> np.ndarray | None:
+        """float32 (n,): how likely each cell is of none of the candidates; None where the model can't tell."""
+        return self.scores.unknown
+
+    def on_request(self) -> dict[str, np.ndarray]:
+        """Return the columns that were asked for, by the end of their name."""
+        columns = {"smoothed": self.smoothed, "in_sample": self.in_sample}
+        if self.provenance["parameters"].get("error_rate") is not None:
+            columns = {"unknown": self.unknown, **columns}
+        return {name: values for name, values in columns.items() if values is not None}
 
     @property
     def best(self) -> np.ndarray:
@@ -115,6 +132,7 @@ class Annotation:
             "status": self.status,
             "cluster": self.cluster,
             "cluster_label": self.cluster_label,
+            **self.on_request(),
         }
         return pd.DataFrame(columns, index=pd.Index(self.names, name="cell"))
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellingua.calibration.rollup import Decisions, Hierarchy, decide, softmax, top
+from cellingua.calibration.rollup import NAMED, UNKNOWN, Decisions, Hierarchy, decide, softmax, top
 from cellingua.cells.counts import CountBlock, CountBlocks
 from cellingua.core.progress import Progress
 from cellingua.models.geneformer import GeneformerModel
 from cellingua.models.matching import CandidateMatch, match_cells
 from cellingua.models.model import LangCellModel
+from cellingua.tasks.answering import Answering, answering_of
 from cellingua.words.candidates import TUNED, Candidates
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 KEPT = 20  # probabilities kept per cell: what clusters and the report need, without n x K in memory
 ROWS = 2048
 MIN_TOKENS = 20  # below this a cell shows too little to be named
-THRESHOLD = 0.5  # smallest probability of an answer, where the model's calibration names none
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Scores:
         float64 (n,): counts over all kept columns.
     n_genes
         int32 (n,): vocabulary genes with a count.
+    unknown
+        float32 (n,): how likely a cell is of none of the candidates; None where the model can't tell.
     """
 
     embedding: np.ndarray
@@ -49,11 +51,7 @@ class Scores:
     top_probability: np.ndarray
     totals: np.ndarray
     n_genes: np.ndarray
-
-
-def threshold_of(model: Model) -> float:
-    """Return the smallest probability of an answer, from the model's calibration."""
-    return float(getattr(model, "calibration", {}).get("threshold", THRESHOLD))
+    unknown: np.ndarray | None = None
 
 
 def embed_blocks(
@@ -99,23 +97,32 @@ def score_cells(
     hierarchy: Hierarchy,
     progress: Progress,
     match: CandidateMatch | None = None,
+    answering: Answering | None = None,
 ) -> Scores:
     """Name every cell on its own.
 
     The answer of a cell is a function of that cell's counts, the model and the candidates; which other cells
     lie in the block changes nothing.
     """
-    threshold = threshold_of(model)
+    answering = answering or answering_of(model, candidates)
     parts: list[tuple[np.ndarray, ...]] = []
     for block, embedding, logits, n_tokens in answers(blocks, model, candidates, match):
         probability = softmax(logits)
-        answer = decide(probability, n_tokens >= MIN_TOKENS, threshold, hierarchy)
+        enough, unknown = n_tokens >= MIN_TOKENS, np.full(len(logits), np.nan, np.float32)
+        if answering.open_score is not None:
+            assert isinstance(model, LangCellModel)  # by answering_of
+            unknown = answering.open_score.of(model, block, embedding)
+            if answering.error_rate is not None:
+                enough &= unknown <= answering.open_score.open_set.cutoff
+        answer = decide(probability, enough, answering.rule.threshold, hierarchy, answering.rule.floor)
+        answer.status[(answer.status == NAMED) & answering.empty[answer.best]] = UNKNOWN
         answer.probability[n_tokens == 0] = 0.0
         parts.append((
             embedding, answer.status, answer.best, answer.second, answer.ancestor, answer.probability,
             *top(probability, KEPT), np.asarray(block.totals, dtype=np.float64),
-            np.asarray(block.n_genes, dtype=np.int32),
+            np.asarray(block.n_genes, dtype=np.int32), unknown,
         ))  # fmt: skip
         progress.advance(block.stop - block.start)
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Scores(joined[0], Decisions(*joined[1:6]), joined[6], joined[7], joined[8], joined[9])
+    scored = None if answering.open_score is None else joined[10]
+    return Scores(joined[0], Decisions(*joined[1:6]), joined[6], joined[7], joined[8], joined[9], scored)

@@ -34,11 +34,15 @@ def check_keys(
     *,
     overwrite: bool,
     embedding: str = EMBEDDING,
+    more: tuple[str, ...] = (),
 ) -> None:
-    """Raise `InputError` that names the first key which exists already, unless `overwrite`."""
+    """Raise `InputError` that names the first key which exists already, unless `overwrite`.
+
+    `more` are suffixes of columns that are written on request.
+    """
     if overwrite:
         return
-    taken = [f"obs[{key + suffix!r}]" for suffix in SUFFIXES if key + suffix in obs]
+    taken = [f"obs[{key + suffix!r}]" for suffix in (*SUFFIXES, *more) if key + suffix in obs]
     taken += [f"obsm[{embedding!r}]"] if embedding in obsm else []
     taken += [f"uns[{key!r}]"] if key in uns else []
     if taken:
@@ -47,11 +51,13 @@ def check_keys(
         )
 
 
-def check_file_keys(cells: CellFile, key: str, *, overwrite: bool, embedding: str = EMBEDDING) -> None:
+def check_file_keys(
+    cells: CellFile, key: str, *, overwrite: bool, embedding: str = EMBEDDING, more: tuple[str, ...] = ()
+) -> None:
     """Raise `InputError` if the file has a key that would be written, unless `overwrite`."""
     columns = [str(name) for name in cells.obs.columns]
     obsm, uns = _names(cells, "obsm"), _names(cells, "uns")
-    check_keys(columns, obsm, uns, key, overwrite=overwrite, embedding=embedding)
+    check_keys(columns, obsm, uns, key, overwrite=overwrite, embedding=embedding, more=more)
 
 
 def check_file_embedding(cells: CellFile, key: str, *, overwrite: bool) -> None:
@@ -68,7 +74,11 @@ def _names(cells: CellFile, group: str) -> list[str]:
 
 
 def result_columns(result: Annotation, key: str) -> dict[str, Any]:
-    """Return the columns of ``obs`` by name: categoricals of texts, and the probability as float32."""
+    """Return the columns of ``obs`` by name: categoricals of texts, and probabilities as float32."""
+    asked = {
+        f"{key}_{name}": np.asarray(values, np.float32) if name == "unknown" else pd.Categorical(values)
+        for name, values in result.on_request().items()
+    }
     return {
         key: pd.Categorical(result.labels),
         f"{key}_id": pd.Categorical(result.term_ids),
@@ -77,6 +87,7 @@ def result_columns(result: Annotation, key: str) -> dict[str, Any]:
         f"{key}_status": pd.Categorical(result.status, categories=["named", "rolled_up", "unknown"]),
         f"{key}_cluster": pd.Categorical(result.cluster, categories=[row.name for row in result.clusters]),
         f"{key}_cluster_label": pd.Categorical(result.cluster_label),
+        **asked,
     }
 
 

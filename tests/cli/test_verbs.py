@@ -114,3 +114,18 @@ def test_a_closed_pipe_is_quiet(file: Path) -> None:
     command = f"{sys.executable} -m cellingua.cli.main doctor {file} {file} {file} --json | head -c 10"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
+
+
+def test_the_card_of_a_model_is_shown(small_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "cellm_mini"]) == 0
+    shown = capsys.readouterr().out
+    assert "## Intended use" in shown
+    assert "It saw 16,458 cells of 21 data sets." in shown
+    assert main(["models", "cellm_mini", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["seen"]["cells"] == 16458
+    assert told["card"].startswith("# cellm_mini")
+    assert {"id", "sha256", "donors"} <= set(told["seen"]["data_sets"][0])
+    assert main(["models", str(small_model_folder)]) == 0
+    assert "It is not known what it saw." in capsys.readouterr().out
+    assert main(["models", "no_such_model"]) == 2

@@ -228,3 +228,12 @@ def test_unknown_is_grey_and_no_label_is() -> None:
     assert colours[0] == COLOURS[0]
     assert colours[2] == COLOURS[1]
     assert colours[1] not in COLOURS
+
+
+def test_the_report_says_what_is_known_of_the_training(small_model: LangCellModel, tmp_path: Path) -> None:
+    result = annotate(small_world.cells(40, 1), small_world.LABELS, model=small_model)
+    assert "It is not known what small_world saw" in " ".join(read(page_of(result, tmp_path)).text)
+    result.provenance["seen"] = {"known": True, "zero_shot": False, "told": f"{EVIL} was trained on these data"}
+    page = page_of(result, tmp_path)
+    assert "was trained on these data" in " ".join(read(page).text)
+    assert "<script>alert" not in page

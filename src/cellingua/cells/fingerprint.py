@@ -147,8 +147,8 @@ def fingerprints(counts: csr_matrix) -> Fingerprints:
     """
     lists = load_lists()
     number = lists.number
-    # Most counts are of genes outside the lists: they are put aside first.
-    use = np.flatnonzero(lists.list_of[counts.indices] >= 0)
+    # Most counts are of genes outside the lists: they are put aside first. Arrays may be longer than what they hold.
+    use = np.flatnonzero(lists.list_of[counts.indices[: counts.indptr[-1]]] >= 0)
     values = np.rint(counts.data[use]).astype(np.int64)
     use, values = use[values > 0], values[values > 0]
     columns = counts.indices[use]

@@ -10,6 +10,7 @@ hash that is not in the set falls on one of at most n values of n x 2**bits, so 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,11 @@ class PrintFilter:
     def __len__(self) -> int:
         return len(self.values)
 
-    @property
+    @cached_property
     def rate(self) -> float:
         """The chance that a random hash passes."""
-        return len(np.unique(self.values)) / (len(self) << self.bits) if len(self) else 0.0
+        distinct = 1 + np.count_nonzero(np.diff(self.values))  # they are sorted
+        return float(distinct) / (len(self) << self.bits) if len(self) else 0.0
 
     def contains(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Return which hashes may be in the set; what is False is certainly not in it."""

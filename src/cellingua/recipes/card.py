@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cellingua.models.langcell import LangCellConfig, LangCellModule, count_parameters
+from cellingua.recipes.card_evidence import USE, evidence, sources
 from cellingua.recipes.card_parts import how, table
 from cellingua.recipes.material import Material
 from cellingua.recipes.validate import Validation
@@ -44,13 +45,12 @@ def write_card(
         _validation(checked),
         f"Texts whose nearest term is their own, before and after the text tower was adapted: {json.dumps(closeness)}.",
         *how(config),
-        "## Data files (SHA-256)",
-        table(["file", "hash"], [[path, digest] for path, digest in material.hashes.items()]),
+        "## Evidence by tissue",
+        evidence(cells.terms.tolist(), profiles.terms.tolist(), material.markers),
+        "## Sources",
+        sources(material.hashes, material.folder),
         "## Intended use",
-        "Research on human single cells: a first name for cells and clusters, to be checked by a person who knows the "
-        "tissue. Not for diagnosis or any clinical decision. Types that the model knows from words alone (no profile, "
-        "marker or cell) are guesses. Known weak spots: naive against memory T cells, types of one family in tissues "
-        "of which no cell was seen, malignant cells against the tissue they come from.",
+        USE,
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -10,11 +10,11 @@ OTHERS := cache/sentence-transformers
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
-BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage \
+BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-cellm-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -49,6 +49,7 @@ docs: install ## build the documentation, warnings as errors
 
 figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
+	$(BIN)/python scripts/draw_answers.py
 	$(BIN)/python scripts/draw_scoreboard.py
 	$(BIN)/python scripts/write_figures.py
 
@@ -101,6 +102,12 @@ bench-big: install ## a corpus of 20 GB prepared and trained on within 4 GB of m
 bench-fewshot: wheels ## 1 to 20 cells a type, 2:1 and 80/20: tuned models beside plain baselines (half an hour; goes on where it was)
 	$(BIN)/python -m benchmarks.bench_fewshot --wheels $(WHEELS)
 
+bench-calibration: train-left-out ## whether error rates and probabilities hold on sets that were left out, and as they fall on others
+	$(BIN)/python -m benchmarks.bench_calibration
+
+bench-unknown: train-left-out ## lineages taken from the candidates in turn: are their cells told from the others?
+	$(BIN)/python -m benchmarks.bench_unknown
+
 bench-zeroshot: wheels ## the bars of naming cells that nobody labelled, alone
 	$(BIN)/python -m benchmarks.bench_zeroshot --wheels $(WHEELS)
 
@@ -129,6 +136,11 @@ train-langcell-mini: wheels ## train the bundled model again from DATA (about an
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/cellingua pretrain langcell --preset langcell_mini --data $(DATA) \
 		--text-tower $(RUNS)/text_tower -o $(RUNS)/langcell_mini
+
+train-left-out: wheels ## the models that leave one labelled set out, a tenth of the steps (minutes on 2 cores; kept in cache/)
+	test -f $(RUNS)/text_tower/tower.json || \
+		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
+	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower
 
 train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
 	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \

@@ -21,7 +21,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = ("README.md", "docs/benchmarks.md", "docs/pretraining.md", "docs/matching.md", "docs/models.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/benchmarks.md",
+    "docs/pretraining.md",
+    "docs/matching.md",
+    "docs/models.md",
+    "docs/answers.md",
+)
 BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured yet"
 
@@ -203,6 +210,8 @@ def scoreboard(*, short: bool) -> str:
         f"comparisons: {'; '.join(told)}." if wins else "No baseline is above the model in any comparison."
     )  # fmt: skip
     if not short:
+        if (ROOT / "docs" / "scoreboard.svg").is_file():
+            parts.insert(0, "![Macro-F1 of every method, set by set](scoreboard.svg)")
         parts.append(markdown(held))
         left = dict.fromkeys(f"{e['method'] or e['question']} ({e['reason']})" for e in held["skipped"])
         parts.append("Left out: " + "; ".join(left) + ".")

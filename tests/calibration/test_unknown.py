@@ -1,4 +1,4 @@
-"""The open-set score: distances in the ontology, features of a cell alone, and a combination that tells planted cells."""
+"""The open-set score: distances in the ontology, features of a cell alone, a combination that tells planted cells."""
 
 from __future__ import annotations
 

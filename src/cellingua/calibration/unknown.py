@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class Surroundings:
     distance: Floats
 
 
+@cache
 def information(ontology: Ontology) -> dict[str, float]:
     """Return the information content of each term, 0 (the root) to 1 (a term with none below it) (Seco, 2004)."""
     total = math.log(len(ontology) + 1)
@@ -57,8 +59,13 @@ def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontolog
     known
         Terms that the model has evidence for.
     """
+    return _surroundings(tuple(dict.fromkeys(candidates)), tuple(sorted(set(known))), ontology)
+
+
+@lru_cache(maxsize=256)
+def _surroundings(candidates: tuple[str | None, ...], known: tuple[str, ...], ontology: Ontology) -> Surroundings:
     content = information(ontology)
-    named = [term for term in dict.fromkeys(candidates) if term is not None and term in ontology]
+    named = [term for term in candidates if term is not None and term in ontology]
     above = {term: ontology.ancestors(term) | {term} for term in named}
     terms = sorted({term for term in known if term in ontology} - set(named))
     return Surroundings(

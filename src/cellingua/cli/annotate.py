@@ -250,6 +250,9 @@ def _text(summary: dict[str, Any]) -> str:
     told = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in shares.items())
     median, clusters = summary["median_probability"], len(summary["clusters"])
     lines += ["", f"{told}; median probability {median:.2f}; {clusters} clusters"]
+    if summary["error_rate"] is not None:
+        lines.append(f"at an error rate of {summary['error_rate']:g}: see status in the table")
+    lines += [printable(line) for line in summary["notes"]]
     agreement = summary["agreement"]
     if agreement and agreement["exact"] is not None:
         lines.append(

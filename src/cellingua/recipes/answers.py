@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from cellingua.calibration.answers import Answers
 from cellingua.calibration.conformal import GRID, fit_error_rates
 from cellingua.calibration.hierarchy import hierarchy_of
-from cellingua.calibration.rollup import UNKNOWN, decide, softmax
+from cellingua.calibration.rollup import UNKNOWN, Hierarchy, decide, softmax
 from cellingua.calibration.temperature import Labelled, fit_temperature
 from cellingua.calibration.unknown import OpenCase, fit_open_set, known_terms, open_features, surroundings
 from cellingua.cells.collections import CellSet
@@ -29,7 +30,7 @@ from cellingua.words.ontology import Ontology, load_ontology
 Floats = NDArray[np.float32]
 CELLS = 2500  # of a set, at most
 SEED = 7
-WIDE_CELLS = 300  # of a set, over the whole ontology
+WIDE_CELLS = 200  # of a set, over the whole ontology
 FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown
 FLOOR = 0.5  # least probability of an answer, however wide: as likely right as wrong
 FEWEST = 10  # cells of a lineage that is taken away, and of those that stay
@@ -186,10 +187,8 @@ def uncovered(
     grid: Sequence[float] = GRID,
 ) -> NDArray[np.bool_]:
     """Return whether each cell is left uncovered at each threshold, bool (n, G)."""
-    hierarchy, terms = hierarchy_of(term_ids, ontology)
-    names = np.array(["", *term_ids, *terms])
     types, code = np.unique(truth, return_inverse=True)
-    covers = np.array([[name != "" and ontology.is_a(str(kind), str(name)) for name in names] for kind in types])
+    hierarchy, covers = _covering(tuple(term_ids), tuple(types.tolist()), ontology)
     mass = hierarchy.mass(probability)
     found = np.empty((len(truth), len(grid)), bool)
     for column, threshold in enumerate(grid):
@@ -198,6 +197,17 @@ def uncovered(
         place[answer.status == UNKNOWN] = 0
         found[:, column] = ~covers[code, place]
     return found
+
+
+@lru_cache(maxsize=64)
+def _covering(
+    term_ids: tuple[str, ...], types: tuple[str, ...], ontology: Ontology
+) -> tuple[Hierarchy, NDArray[np.bool_]]:
+    """Return the hierarchy, and which of no answer, the candidates and its terms cover each type, bool (types, .)."""
+    hierarchy, terms = hierarchy_of(term_ids, ontology)
+    names = ("", *term_ids, *terms)
+    covers = [[name != "" and ontology.is_a(kind, name) for name in names] for kind in types]
+    return hierarchy, np.array(covers)
 
 
 def open_cases(part: Prediction, temperature: float, groups: dict[str, list[str]] | None = None) -> dict[str, OpenCase]:

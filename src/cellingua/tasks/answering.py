@@ -87,6 +87,7 @@ class Answering:
             "floor": self.rule.floor,
             "attainable": self.attainable,
             "unknown_cutoff": cutoff,
+            "notes": self.warnings(),
         }
 
     def warnings(self) -> list[str]:

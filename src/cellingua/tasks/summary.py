@@ -28,6 +28,8 @@ def summarise(result: Annotation) -> dict[str, Any]:
             for sample, n, counts in composition(result.samples, result.labels)
         ],
         "agreement": None if agreement is None else _agreement_dict(agreement),
+        "error_rate": result.provenance["parameters"].get("error_rate"),
+        "notes": list(result.provenance["parameters"].get("notes", ())),
         "reading": list(result.candidates.reading),
         "names_made_unique": result.renamed,
         "provenance": result.provenance,

@@ -75,6 +75,18 @@ def test_a_correlation_is_spearmans_quantile() -> None:
         assert found[row] == pytest.approx(wanted)
 
 
+def test_the_nearest_profile_over_variable_genes_is_the_most_correlated_one() -> None:
+    shares, measured, labels = profiles(each=3)
+    counts, _ = cells(12)
+    made = ProfileCorrelation(shares, measured, labels, fine_tune=False, quantile=1.0, variable=60)
+    logs = np.log1p(1e6 * shares)
+    typical = np.stack([np.median(logs[[label == name for label in labels]], axis=0) for name in NAMES])
+    used = np.argsort(-typical.var(axis=0))[:60]
+    for row, found in enumerate(made.predict_proba(counts)):
+        each = [spearmanr(counts.toarray()[row, used], profile[used]).statistic for profile in logs]
+        assert NAMES[found.argmax()] == labels[int(np.argmax(each))]
+
+
 def test_tuning_is_rounds_of_the_same_among_those_near_the_best() -> None:
     shares, measured, labels = profiles()
     counts, _ = cells(40, depth=60)

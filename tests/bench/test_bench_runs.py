@@ -60,7 +60,7 @@ def test_a_users_file_zero_shot(small_model: LangCellModel) -> None:
     assert len(runs["model"]["draws"]["accuracy"]) == 2
     counts = cells.obs["own"].value_counts()
     assert runs["majority"]["accuracy"] == pytest.approx(counts.max() / 80, abs=1e-4)
-    assert {entry["method"] for entry in result["skipped"]} == {"profiles"}
+    assert {entry["method"] for entry in result["skipped"]} == {"profiles", "nearest"}
     assert "profile" in result["skipped"][0]["reason"]
     assert by_method(result, "ontology")["model"]["candidates"] > 1000
     json.dumps(result)
@@ -85,6 +85,7 @@ def test_a_folder_of_sets_has_profiles_and_says_what_was_trained_on(folder: Path
     assert list(result["sets"]) == [SET]  # by default what was kept out of training
     runs = by_method(result, "terms")
     assert runs["profiles"]["accuracy"] > 0.9
+    assert runs["nearest"]["accuracy"] > 0.9
     assert result["sets"][SET]["in_training"] is False
     assert result["sets"][SET]["zero_shot"] is False  # this model does not say what it saw
     assert "Not known to be zero-shot" in cl.bench.text(result)
@@ -240,7 +241,7 @@ def test_classes_stand_in_their_columns() -> None:
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     known = find_references(None, tmp_path)
-    assert set(known.missing) == {"markers", "profiles"}
+    assert set(known.missing) == {"markers", "profiles", "nearest"}
     assert known.profiles is None
 
 

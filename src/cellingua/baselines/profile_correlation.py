@@ -63,6 +63,11 @@ class ProfileCorrelation:
     fine_tune
         Whether the labels near the best are compared again (among at most `TUNED` labels; of more, never).
 
+    quantile
+        Of the correlations with a label's profiles; 1 takes the nearest profile.
+    variable
+        So many genes, those that vary most between the labels, instead of those of pairs.
+
     Raises
     ------
     InputError
@@ -77,6 +82,8 @@ class ProfileCorrelation:
         genes: NDArray[np.bool_] | None = None,
         *,
         fine_tune: bool = True,
+        quantile: float = QUANTILE,
+        variable: int | None = None,
     ) -> None:
         if not len(labels):
             raise InputError("No candidate has a profile.", "mean profiles of some of the candidates")
@@ -90,9 +97,10 @@ class ProfileCorrelation:
         k = len(self.classes)
         self.fine_tune = fine_tune and k <= TUNED
         self._profiles = np.log1p(1e6 * np.asarray(expression[:, self._columns], np.float64))
-        typical = np.stack([np.median(self._profiles[self._codes == code], axis=0) for code in range(k)])
-        self._most = max(round(MOST_GENES * (2 / 3) ** np.log2(k)), 1)
-        self._pairs = pair_genes(typical, self._most)
+        self.quantile, self.variable = quantile, variable
+        self._typical = np.stack([np.median(self._profiles[self._codes == code], axis=0) for code in range(k)])
+        most = max(round(MOST_GENES * (2 / 3) ** np.log2(k)), 1)
+        self._pairs = pair_genes(self._typical, most) if variable is None else []
         self._ranked: dict[bytes, tuple[NDArray[np.int64], Floats, NDArray[np.int64]]] = {}
 
     def fit(self, counts: csr_matrix, labels: Labels, totals: Floats | None = None) -> ProfileCorrelation:
@@ -137,7 +145,7 @@ class ProfileCorrelation:
         genes, profiles, stops = self._reference(labels)
         found = _standard(rankdata(cells[:, genes], axis=1)) @ profiles.T
         parts = np.split(found, stops, axis=1)
-        return np.stack([np.quantile(part, QUANTILE, axis=1) for part in parts], axis=1)
+        return np.stack([np.quantile(part, self.quantile, axis=1) for part in parts], axis=1)
 
     def _reference(self, labels: NDArray[np.integer]) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
         """Return genes, ranked profiles (profiles, genes) and where each label's begin; kept, as cells share them."""
@@ -155,6 +163,9 @@ class ProfileCorrelation:
         """Return the genes that tell some labels apart; all of them where there is nothing to tell."""
         if len(labels) < 2:
             return np.arange(len(self._columns))
+        if self.variable is not None:
+            spread = self._typical[labels].var(axis=0)
+            return np.sort(np.argsort(-spread, kind="stable")[: self.variable])
         found = np.unique(np.concatenate([self._pairs[i][j] for i in labels for j in labels if i != j]))
         return found if len(found) >= 2 else np.arange(len(self._columns))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from cellingua.words.candidates import Candidates
 from cellingua.words.ontology import load_ontology
 
 ROWS = 2048
+VARIABLE = 1000  # genes that the nearest profile is found over
 Floats = NDArray[Any]
 
 
@@ -51,6 +53,7 @@ ZERO_SHOT = (
     Method("model", "model", ours=True),
     Method("markers", "marker scoring (cellconsensus)"),
     Method("profiles", "profile correlation (as SingleR)"),
+    Method("nearest", "nearest profile (Spearman)"),
     Method("majority", "majority"),
     Method("untrained", "untrained tower"),
 )
@@ -80,12 +83,13 @@ def find_references(markers: Scorer | None, folder: Path | None) -> References:
     missing = {} if markers is not None else {"markers": "no bundled model has marker evidence"}
     profiles = None
     if folder is None or not (folder / "profiles" / "profiles_meta.tsv").is_file():
-        missing["profiles"] = "no profile tables: --data (or --profiles) names no folder that has profiles/"
+        told = "no profile tables: --data (or --profiles) names no folder that has profiles/"
+        missing |= dict.fromkeys(("profiles", "nearest"), told)
     else:
         try:
             profiles = read_profiles(folder / "profiles", reviewed_labels())
         except InputError as error:
-            missing["profiles"] = error.found
+            missing |= dict.fromkeys(("profiles", "nearest"), error.found)
     return References(markers, profiles, missing)
 
 
@@ -127,8 +131,16 @@ def serving(terms: Sequence[str], candidates: Sequence[str]) -> list[str]:
     return [found[term] for term in terms]
 
 
-def profile_method(cells: BenchSet, question: Question, profiles: ProfileSet) -> ProfileCorrelation:
+def profile_method(
+    cells: BenchSet, question: Question, profiles: ProfileSet, *, nearest: bool = False
+) -> ProfileCorrelation:
     """Return profile correlation over the profiles that stand for a candidate, on the genes of the cells' file.
+
+    Parameters
+    ----------
+    nearest
+        Take the label of the nearest profile over the most variable genes, and nothing more: on some sets a better
+        baseline than SingleR's algorithm, so that both stand beside the model.
 
     Raises
     ------
@@ -140,7 +152,8 @@ def profile_method(cells: BenchSet, question: Question, profiles: ProfileSet) ->
     kept = np.array([term != "" for term in stand], dtype=bool)
     labels = np.array([name_of.get(term, "") for term in stand], dtype=np.str_)
     chosen = profiles.take(np.flatnonzero(kept))
-    return ProfileCorrelation(chosen.expression, chosen.measured, labels[kept], cells.measured)
+    how: dict[str, Any] = {"fine_tune": False, "quantile": 1.0, "variable": VARIABLE} if nearest else {}
+    return ProfileCorrelation(chosen.expression, chosen.measured, labels[kept], cells.measured, **how)
 
 
 def on_columns(found: Floats, classes: NDArray[np.str_], names: NDArray[np.str_]) -> Floats:
@@ -173,16 +186,21 @@ def zero_shot(
         scored = MarkerScore(known.markers, question.names.tolist(), question.candidates.term_ids)
         ready["markers"] = lambda: scored.predict_proba(cells.counts, cells.totals)
     if known.profiles is not None:
-        try:
-            alike = profile_method(cells, question, known.profiles)
-            ready["profiles"] = lambda: on_columns(alike.predict_proba(cells.counts), alike.classes, question.names)
-        except InputError as error:
-            missing["profiles"] = error.found
+        for name in ("profiles", "nearest"):
+            try:
+                alike = profile_method(cells, question, known.profiles, nearest=name == "nearest")
+                ready[name] = partial(_correlated, alike, cells, question)
+            except InputError as error:
+                missing[name] = error.found
     ready["majority"] = lambda: _majority(question)
     if model is not None:
         # The candidates keep the vectors of the trained text side: only the cells are read by chance.
         ready["untrained"] = lambda: _probabilities(untrained(model, seed), cells, model.prepare(question.candidates))
     return ready, missing
+
+
+def _correlated(alike: ProfileCorrelation, cells: BenchSet, question: Question) -> Floats:
+    return on_columns(alike.predict_proba(cells.counts), alike.classes, question.names)
 
 
 def _majority(question: Question) -> Floats:

@@ -37,16 +37,6 @@ def test_with_one_threshold_a_cell_it_is_split_conformal_prediction(scores: list
         assert grid[first_kept(bounded, rate + 1e-12)] == level
 
 
-def test_the_level_is_that_of_mapie() -> None:
-    pytest.importorskip("mapie")
-    from mapie._compute_quantiles import _compute_quantiles  # type: ignore[import-not-found]  # pragma: no cover
-
-    scores = np.random.default_rng(0).random((199, 1))  # pragma: no cover
-    assert _compute_quantiles(scores, np.array([0.1]))[0] == pytest.approx(  # pragma: no cover
-        conformal_level(scores[:, 0].tolist(), 0.1)
-    )
-
-
 def test_crepes_regions_have_the_width_of_the_level() -> None:
     crepes = pytest.importorskip("crepes")
     residuals = np.random.default_rng(1).normal(size=199)

@@ -51,7 +51,8 @@ def methods_text(result: Annotation) -> str:
         f"{evidence}. Calibrated probabilities are over these candidates; a cell received the candidate, or the "
         f"narrowest Cell Ontology "
         f"term above several, whose probability together with all terms below it reached "
-        f"{min(parameters['threshold'], 1.0):.4g}{_rate(parameters)}, and was left unknown otherwise, or with fewer than "
+        f"{min(parameters['threshold'], 1.0):.4g}{_rate(parameters)}, and was left unknown otherwise, or with "
+        f"fewer than "
         f"{parameters['min_tokens']} genes known to the model. A cell's label depends on that cell alone. "
         f"{clusters} of highest mean probability. The map was drawn with UMAP [4]. Seed {parameters['seed']}; Python "
         f"{versions.get('python', '')}, torch {versions.get('torch', '')}, anndata {versions.get('anndata', '')}."
@@ -63,10 +64,12 @@ def _rate(parameters: dict[str, Any]) -> str:
     rate = parameters.get("error_rate")
     if rate is None:
         return ""
+    floor = float(parameters["floor"])
     missing = ", or where it seemed to be of none of the candidates" if parameters["unknown_cutoff"] is not None else ""
     return (
-        f" (the threshold that keeps an error rate of {rate:g} on data sets that were left out of training, by conformal "
-        f"risk control; where nothing reached it, the likeliest wide term of at least {parameters['floor']:g}{missing})"
+        f" (the threshold that keeps an error rate of {rate:g} on data sets that were left out of training, by "
+        f"conformal risk control; where nothing reached it, the likeliest wide term of "
+        f"at least {parameters['floor']:g}{missing})"
     )
 
 

@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_annotator(args.model, device=pick_device(args.device).name, precision=args.precision)
     candidates = own_classes(model, candidates, labels, args.tissue)
     check_matching(model, candidates, options)
-    answering_of(model, candidates, options.error_rate, options.match)  # refuses before anything is read
+    if options.error_rate is not None:
+        answering_of(model, candidates, options.error_rate, options.match)  # refuses before anything is read
     if not args.quiet:
         _say_reading(candidates, progress)
     code, summaries = 0, []

@@ -112,8 +112,8 @@ def answering_of(
         An error rate is stated that is no share, or the model (or the way of naming) is not calibrated for any.
     """
     answers = Answers.from_calibration(getattr(model, "calibration", {}))
-    if candidates.origin == TUNED or not isinstance(model, LangCellModel):
-        answers = None
+    if candidates.origin == TUNED or not isinstance(model, LangCellModel) or model.head is not None:
+        answers = None  # tuning moves what the thresholds were fitted on
     empty = np.zeros(len(candidates), bool)
     if error_rate is None:
         return Answering(Rule(threshold_of(model)), None, None, _open_score(model, candidates, answers), empty)

@@ -122,12 +122,11 @@ def fit_error_rates(
     n = sum(len(part) for part in losses)
     risk = risks.mean(axis=0)
     whole, mended = (upper_bound(part, n) for part in (risk, risk - risks.min(axis=1).mean()))
-    thresholds, attained = [], []
-    for rate in rates:
-        place = first_kept(whole if whole.min() <= rate else mended, rate)
-        thresholds.append(float(grid[place]))
-        attained.append(round(float(risk[place]), 5))
-    return ErrorRates(tuple(rates), tuple(thresholds), tuple(attained), floor)
+    found = [first_kept(whole if whole.min() <= rate else mended, rate) for rate in rates]
+    # A lower rate never has a lower threshold, whichever way it was found.
+    places = np.maximum.accumulate(found[::-1])[::-1]
+    thresholds = tuple(float(grid[place]) for place in places)
+    return ErrorRates(tuple(rates), thresholds, tuple(round(float(risk[place]), 5) for place in places), floor)
 
 
 def upper_bound(risk: NDArray[np.float64], n: int) -> NDArray[np.float64]:

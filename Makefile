@@ -11,7 +11,7 @@ DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
 BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
-	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-big
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini \
@@ -114,6 +114,9 @@ bench-zeroshot: wheels ## the bars of naming cells that nobody labelled, alone
 scoreboard: wheels ## the model beside every baseline on every labelled set, and the tables of README and docs (half an hour)
 	$(BIN)/python -m benchmarks.scoreboard --wheels $(WHEELS)
 	$(MAKE) figures
+
+bench-drug: install ## drug responses on unseen lines, unseen drugs and random pairs, beside plain baselines
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

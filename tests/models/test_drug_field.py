@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from cellingua.core.errors import InputError
-from cellingua.models.drug_field import FieldConfig, ResponseField, complete
+from cellingua.models.drug_field import Band, FieldConfig, ResponseField, complete
 from cellingua.models.drug_fill import conditional, fill
 from cellingua.models.drug_ridge import fit_components
 from cellingua.models.drug_views import LineKernel, View
 
 VIEWS = (View("genes", 1.0, 1.0), View("marks", 0.4, scale=False))
-CONFIG = FieldConfig(VIEWS, rounds=4)
+CONFIG = FieldConfig((Band(VIEWS, 0, 2), Band((View("genes", 0.0, 1.0, profile=0.5),), 2)), rounds=4)
 
 
 def world(lines: int = 60, drugs: int = 15, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
@@ -168,3 +168,31 @@ def test_what_is_measured_on_a_new_line_refines_the_rest() -> None:
     assert (seen.sd[:, :8] == 0).all()
     nothing = fitted.predict(new, np.full(truth[80:].shape, np.nan))
     assert (nothing.values == blind.values).all()
+
+
+def test_bands_with_the_same_views_are_one_regression() -> None:
+    truth, tables, _ = world(40, 8)
+    kernel = LineKernel(VIEWS).fit(tables).to_learned(tables)
+    whole = fit_components(kernel, truth)
+    parts = [fit_components(kernel, truth, part=slice(a, b)) for a, b in ((0, 2), (2, 5), (5, None))]
+    summed = whole.centre + sum(part.predict(kernel) - part.centre for part in parts)
+    assert np.allclose(summed, whole.predict(kernel))
+    assert np.concatenate([part.penalties for part in parts]).tolist() == whole.penalties.tolist()
+    few = whole.first(3)
+    assert np.allclose(few.predict(kernel), whole.predict(kernel)[:, :3])
+
+
+def test_further_drugs_are_read_of_learned_lines_alone() -> None:
+    truth, tables, _ = world(80, 40, seed=2)
+    grid = truth[:, :10].copy()
+    rng = np.random.default_rng(0)
+    grid[rng.random(grid.shape) < 0.6] = np.nan
+    grid[60:] = np.nan
+    grid[:60, 0] = np.where(np.isfinite(grid[:60]).any(axis=1), grid[:60, 0], truth[:60, 0])
+    beside = truth[:, 10:].copy()
+    alone = complete(grid, tables, CONFIG)
+    helped = complete(grid, tables, CONFIG, beside=beside)
+    assert helped.values.shape == alone.values.shape == grid.shape
+    assert not np.allclose(helped.values[60:], alone.values[60:])
+    beside[60:] = 1e6
+    assert np.allclose(complete(grid, tables, CONFIG, beside=beside).values, helped.values)

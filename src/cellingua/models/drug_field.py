@@ -17,12 +17,13 @@ from residuals of a fit. `Intervals` (calibration) makes ranges of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellingua.baselines.drug_form import Known
+from cellingua.baselines.factorisation import Factorisation
 from cellingua.core.errors import InputError
 from cellingua.models.drug_fill import Filled, conditional, fill
 from cellingua.models.drug_ridge import ComponentRidge, fit_components
@@ -33,24 +34,47 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class FieldConfig:
-    """What can vary; chosen on the validation lines, drugs and pairs of TGSA's table.
+class Band:
+    """Components of the table of responses that are regressed on the same views.
+
+    The first component is how sensitive a line is to everything, and the next ones the large classes of drugs; fine
+    differences follow other features. Each band has its own weights of views.
 
     Parameters
     ----------
     views
         What is known of the lines.
+    start, stop
+        Components from `start` up to `stop` (None: all the rest).
+    """
+
+    views: tuple[View, ...]
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """What can vary; chosen on lines, drugs and pairs of TGSA's table that are not in its test splits.
+
+    Parameters
+    ----------
+    bands
+        Together all components, each once.
     shrink
         Of the covariance of drugs around a line's prediction.
     rounds
         Of filling.
+    beside
+        Weight of drugs of other screens that lend their responses, where there are some.
     drug_penalties
         Tried where molecules are rows.
     """
 
-    views: Sequence[View] = field(default_factory=tuple)
+    bands: tuple[Band, ...]
     shrink: float = 0.2
     rounds: int = 6
+    beside: float = 0.8
     drug_penalties: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -76,17 +100,18 @@ class ResponseField:
     Parameters
     ----------
     config
-        With at least one view.
+        With at least one band.
     """
 
     def __init__(self, config: FieldConfig) -> None:
         self.config = config
-        self.kernel = LineKernel(config.views)
+        self.kernels = [LineKernel(band.views) for band in config.bands]
         self._filled: Filled
-        self._ridge: ComponentRidge
+        self._ridges: list[ComponentRidge] = []
         self._line_sd: Floats
+        self._grid: Floats
 
-    def fit(self, grid: Floats, tables: Tables) -> ResponseField:
+    def fit(self, grid: Floats, tables: Tables, beside: Floats | None = None) -> ResponseField:
         """Learn from a table.
 
         Parameters
@@ -95,23 +120,39 @@ class ResponseField:
             float (n, D), NaN where nothing is known: each line has a value, each drug two.
         tables
             Name -> features of these lines, NaN where absent.
+        beside
+            float (n, E): responses to further drugs, NaN where there are none. They are not predicted; they say what
+            kind of line each one is.
         """
         if not np.isfinite(grid).any(axis=1).all():
             raise InputError("A line without any response was given to learn from.", "a value for each line")
-        inner = self.kernel.fit(tables).to_learned(tables)
-        options = {"shrink": self.config.shrink, "rounds": self.config.rounds}
-        first = fit_components(inner, fill(grid, **options).values)  # type: ignore[arg-type]
-        self._filled = fill(grid, mean=first.left_out, **options)  # type: ignore[arg-type]
-        self._ridge = fit_components(inner, self._filled.values)
-        wrong = grid - self._ridge.left_out
-        self._line_sd = np.sqrt(np.nanmean(wrong**2, axis=0))
+        inner = [kernel.fit(tables).to_learned(tables) for kernel in self.kernels]
         self._grid = grid
+        self._filled = fill(grid, shrink=self.config.shrink, rounds=self.config.rounds)
+        self._regress(inner, beside)
+        self._filled = fill(grid, mean=self.left_out, shrink=self.config.shrink, rounds=self.config.rounds)
+        self._regress(inner, beside)
+        self._line_sd = np.sqrt(np.nanmean((grid - self.left_out) ** 2, axis=0))
         return self
+
+    def _regress(self, inner: list[Floats], beside: Floats | None) -> None:
+        """Regress each band of the filled table on its kernel."""
+        table, drugs = self._filled.values, self._grid.shape[1]
+        columns = np.ones(drugs)
+        if beside is not None and beside.shape[1]:
+            joint = np.concatenate([table, beside], axis=1)
+            guess = Factorisation(rank=24, penalty=7.0, rounds=12).complete(joint, Known())
+            table = np.where(np.isfinite(joint), joint, guess)
+            columns = np.concatenate([columns, np.full(beside.shape[1], self.config.beside)])
+        self._ridges = [
+            fit_components(kernel, table, columns=columns, part=slice(band.start, band.stop)).first(drugs)
+            for kernel, band in zip(inner, self.config.bands, strict=True)
+        ]
 
     @property
     def left_out(self) -> Floats:
         """What each learned line would have been predicted as from its features alone, had it been left out (n, D)."""
-        return self._ridge.left_out
+        return self._ridges[0].centre + sum(ridge.left_out - ridge.centre for ridge in self._ridges)
 
     def learned(self) -> Completed:
         """Return the learned table, completed; where it was measured, the measurement with deviation 0."""
@@ -130,7 +171,10 @@ class ResponseField:
         measured
             float (m, D): what was measured on them already, NaN elsewhere; it refines the rest.
         """
-        values = self._ridge.predict(self.kernel.to_learned(tables))
+        values = self._ridges[0].centre + sum(
+            ridge.predict(kernel.to_learned(tables)) - ridge.centre
+            for kernel, ridge in zip(self.kernels, self._ridges, strict=True)
+        )
         sd = np.repeat(self._line_sd[None, :], len(values), axis=0)
         if measured is not None:
             for row in np.flatnonzero(np.isfinite(measured).any(axis=1)):
@@ -138,7 +182,14 @@ class ResponseField:
         return Completed(values, sd)
 
 
-def complete(grid: Floats, tables: Tables, config: FieldConfig, *, molecules: Floats | None = None) -> Completed:
+def complete(
+    grid: Floats,
+    tables: Tables,
+    config: FieldConfig,
+    *,
+    molecules: Floats | None = None,
+    beside: Floats | None = None,
+) -> Completed:
     """Predict every pair of a table from those that are known: any split, in one call.
 
     Parameters
@@ -151,6 +202,8 @@ def complete(grid: Floats, tables: Tables, config: FieldConfig, *, molecules: Fl
         Of the field.
     molecules
         float (D, D): how alike the drugs are; needed where a drug has no response.
+    beside
+        float (L, E): responses of the lines to further drugs; rows of lines that are not learned from are not read.
 
     Returns
     -------
@@ -159,7 +212,11 @@ def complete(grid: Floats, tables: Tables, config: FieldConfig, *, molecules: Fl
     """
     there = np.isfinite(grid)
     lines, drugs = there.any(axis=1), there.sum(axis=0) >= 2
-    fitted = ResponseField(config).fit(grid[np.ix_(lines, drugs)], {k: v[lines] for k, v in tables.items()})
+    fitted = ResponseField(config).fit(
+        grid[np.ix_(lines, drugs)],
+        {name: table[lines] for name, table in tables.items()},
+        None if beside is None else beside[lines],
+    )
     values, sd = np.empty((len(grid), int(drugs.sum()))), np.empty((len(grid), int(drugs.sum())))
     known = fitted.learned()
     values[lines], sd[lines] = known.values, known.sd

@@ -46,6 +46,10 @@ class ComponentRidge:
         """Return float64 (m, D) for rows whose kernel (m, n) with the learned rows is given."""
         return self.centre + kernel @ self.weights
 
+    def first(self, drugs: int) -> ComponentRidge:
+        """Return the same regression of the first `drugs` columns alone."""
+        return ComponentRidge(self.centre[:drugs], self.weights[:, :drugs], self.left_out[:, :drugs], self.penalties)
+
 
 def fit_components(
     kernel: Floats,
@@ -53,6 +57,7 @@ def fit_components(
     *,
     penalties: tuple[float, ...] = PENALTIES,
     columns: Floats | None = None,
+    part: slice = slice(None),
 ) -> ComponentRidge:
     """Fit a table of responses on a kernel.
 
@@ -66,12 +71,15 @@ def fit_components(
         Tried for each component.
     columns
         float (D,): weight of each drug when components are looked for; by default all alike.
+    part
+        Which components are regressed, from the largest; the others stay at their mean.
     """
     if kernel.shape != (len(table), len(table)) or not np.isfinite(table).all():
         raise InputError(f"A kernel of {kernel.shape} and a table of {table.shape}.", "one row and column a line")
     scale = np.ones(table.shape[1]) if columns is None else columns
     centre = table.mean(axis=0)
     _, _, axes = np.linalg.svd((table - centre) * scale, full_matrices=False)
+    axes = axes[part]
     scores = ((table - centre) * scale) @ axes.T
     size, basis = np.linalg.eigh((kernel + kernel.T) / 2)
     size = np.maximum(size, 0.0)

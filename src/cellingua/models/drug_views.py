@@ -28,8 +28,9 @@ class View:
     ----------
     name
         Of the table.
-    linear, radial
-        Weight of each kernel; 0 leaves it out.
+    linear, radial, profile
+        Weight of each kernel; 0 leaves it out. ``profile`` is the correlation of two lines over features: linear
+        without the length and the mean of a line, which follow its quality as much as its biology.
     scale
         Standardise features (expression), or only centre them (mutations: a rare one must not count more).
     limit
@@ -41,6 +42,7 @@ class View:
     radial: float = 0.0
     scale: bool = True
     limit: float = 5.0
+    profile: float = 0.0
 
 
 class LineKernel:
@@ -53,8 +55,8 @@ class LineKernel:
     """
 
     def __init__(self, views: Sequence[View]) -> None:
-        if not views or any(view.linear <= 0 and view.radial <= 0 for view in views):
-            raise InputError("A view without a weight says nothing.", "linear or radial above 0 for each view")
+        if not views or any(max(view.linear, view.radial, view.profile) <= 0 for view in views):
+            raise InputError("A view without a weight says nothing.", "linear, radial or profile above 0 for each view")
         self.views = tuple(views)
         self._mean: dict[str, Floats] = {}
         self._sd: dict[str, Floats] = {}
@@ -95,6 +97,8 @@ class LineKernel:
             z = self._standard(values, view)
             if view.linear > 0:
                 total = total + view.linear * (z @ learned.T) / self._size[view.name]
+            if view.profile > 0:
+                total = total + view.profile * _unit(z) @ _unit(learned).T
             if view.radial > 0:
                 total = total + view.radial * np.exp(-_squared(z, learned) / self._width[view.name])
         return np.asarray(total)
@@ -111,6 +115,13 @@ def _table(tables: Tables, view: View) -> Floats:
     if view.name not in tables:
         raise InputError(f"There is no table {view.name!r}.", f"one of {', '.join(sorted(tables))}")
     return np.asarray(tables[view.name], dtype=np.float64)
+
+
+def _unit(z: Floats) -> Floats:
+    """Return rows around their mean, of length 1; an empty row stays empty."""
+    centred = z - z.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12)
 
 
 def _squared(a: Floats, b: Floats) -> Floats:

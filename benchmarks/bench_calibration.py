@@ -36,6 +36,7 @@ from cellingua.measures.calibration import reliability, risk_coverage
 from cellingua.recipes.answers import Prediction, fit_answers
 
 POINTS = 40  # of a risk-coverage curve
+FEWEST = 10  # answers in a bin that is drawn
 
 
 def at_most(value: float, bar: float) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def curves(parts: Sequence[Prediction], fitted: Sequence[Mapping[str, Any]]) -> 
     for name, (one, other) in {"all sets": (stated, right), **pairs}.items():
         diagram, risks = reliability(one, other, 10), risk_coverage(one, other)
         some = np.unique(np.linspace(0, len(risks.share) - 1, POINTS).astype(int))
-        filled = diagram.count > 0
+        filled = diagram.count >= FEWEST
         held[name] = {
             "confidence": np.round(diagram.confidence[filled], 4).tolist(),
             "accuracy": np.round(diagram.accuracy[filled], 4).tolist(),

@@ -27,7 +27,7 @@ def draw(curves: dict[str, Any], x: str, y: str, labels: tuple[str, str], out: P
     matplotlib.rcParams["svg.hashsalt"] = "cellingua"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5.2, 3.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(6.8, 3.6), layout="constrained")
     if x == "confidence":
         axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1, label="as stated")
     for place, (name, curve) in enumerate((name, curves[name]) for name in curves if name != ALL):
@@ -40,7 +40,7 @@ def draw(curves: dict[str, Any], x: str, y: str, labels: tuple[str, str], out: P
     axes.set_ylabel(labels[1], fontsize=9)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=7)
     figure.savefig(out, metadata={"Date": None})
     pyplot.close(figure)
 

@@ -93,7 +93,7 @@ def test_a_score_and_an_answer_depend_on_the_cell_alone(model: LangCellModel) ->
 
 
 def test_company_helps_in_columns_of_its_own(model: LangCellModel) -> None:
-    cells = small_world.cells(120, seed=26, noise=0.8)
+    cells = small_world.cells(120, seed=26, noise=0.5)
     plain, asked = cells.copy(), cells.copy()
     annotate(plain, LABELS, model=model)
     result = annotate(asked, LABELS, model=model, smooth=True, in_sample=True, sample_key="batch")

@@ -23,7 +23,7 @@ from cellingua.words.ontology import Ontology
 
 Floats = NDArray[np.float32]
 FEATURES = ("distance", "outside", "gap", "doubt")
-RIDGE = 0.1
+RIDGE = 1.0
 
 
 @dataclass(frozen=True)

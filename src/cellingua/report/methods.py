@@ -69,7 +69,7 @@ def _rate(parameters: dict[str, Any]) -> str:
     return (
         f" (the threshold that keeps an error rate of {rate:g} on data sets that were left out of training, by "
         f"conformal risk control; where nothing reached it, the likeliest wide term of "
-        f"at least {parameters['floor']:g}{missing})"
+        f"at least {floor:g}{missing})"
     )
 
 

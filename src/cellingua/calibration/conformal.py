@@ -10,8 +10,8 @@ Ramdas, 2022). It holds on average for sets like those of the calibration, and f
 are like it.
 
 Some cells no threshold covers: the model is wrong about the whole lineage, or nothing above the truth says anything.
-Where they alone are more than the rate, it can't be kept; the threshold is then the one that keeps it among the
-mistakes that a wider answer mends, and what is attained is stored beside it.
+Where they alone are more than the rate, it can't be kept, and what is attained is stored beside it. In any case the
+threshold keeps the rate among the mistakes that a wider answer mends, in every set.
 """
 
 from __future__ import annotations
@@ -121,8 +121,10 @@ def fit_error_rates(
     risks = np.array([np.asarray(part, np.float64).mean(axis=0) for part in losses])
     n = sum(len(part) for part in losses)
     risk = risks.mean(axis=0)
-    whole, mended = (upper_bound(part, n) for part in (risk, risk - risks.min(axis=1).mean()))
-    found = [first_kept(whole if whole.min() <= rate else mended, rate) for rate in rates]
+    worst = (risks - risks.min(axis=1, keepdims=True)).max(axis=0)
+    whole, mended = upper_bound(risk, n), upper_bound(worst, n)
+    kept = [first_kept(whole, rate) if whole.min() <= rate else 0 for rate in rates]
+    found = [max(place, first_kept(mended, rate)) for place, rate in zip(kept, rates, strict=True)]
     # A lower rate never has a lower threshold, whichever way it was found.
     places = np.maximum.accumulate(found[::-1])[::-1]
     thresholds = tuple(float(grid[place]) for place in places)

@@ -96,8 +96,8 @@ class Answering:
             return []
         return [
             f"Note: no threshold keeps an error rate of {self.error_rate:g} for such candidates: on data sets that the "
-            f"model had not seen, {self.attainable:.1%} of the cells were left without a right answer. The widest "
-            "answers are given."
+            f"model had not seen, {self.attainable:.1%} of the cells were left without a right answer. The "
+            "rate is kept among the mistakes that a wider answer mends."
         ]
 
 

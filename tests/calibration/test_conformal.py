@@ -39,7 +39,7 @@ def test_with_one_threshold_a_cell_it_is_split_conformal_prediction(scores: list
 
 def test_crepes_regions_have_the_width_of_the_level() -> None:
     crepes = pytest.importorskip("crepes")
-    residuals = np.random.default_rng(1).normal(size=199)
+    residuals = np.random.default_rng(1).normal(size=198)
     regressor = crepes.ConformalRegressor()
     regressor.fit(residuals)
     low, high = regressor.predict_int(np.array([0.0]), confidence=0.9)[0]

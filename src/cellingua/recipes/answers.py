@@ -108,7 +108,8 @@ def predict(model: LangCellModel, cells: CellSet, name: str, most: int = CELLS) 
     rows = np.random.default_rng(SEED).permutation(np.flatnonzero(live))[:most]
     part = cells.take(np.sort(rows))
     block = CountBlock(0, len(part), part.counts, part.totals, np.diff(part.counts.indptr).astype(np.int64))
-    raw = replace(model, calibration={"temperature": 1.0})
+    weights = {key: model.calibration[key] for key in ("decoded", "ontology_decoded") if key in model.calibration}
+    raw = replace(model, calibration={"temperature": 1.0} | weights)
     embedding = raw.encode_cells(raw.tokenise(block))
 
     def logits(terms: Sequence[str], origin: str) -> Floats:

@@ -26,6 +26,7 @@ from cellingua.baselines.drug_mean import DrugMean, GlobalMean
 from cellingua.baselines.drug_ridge import DrugRidge
 from cellingua.baselines.drug_trees import DrugTrees
 from cellingua.baselines.factorisation import Factorisation
+from cellingua.calibration.ranges import covered
 from cellingua.measures.regression import MEASURES, bootstrap, within
 from cellingua.molecules.smiles import fingerprints
 from cellingua.molecules.splits import check_split, digest
@@ -35,7 +36,7 @@ from cellingua.recipes.drug_data import DrugData, read_drug_data, read_more_line
 LEARN = ("train", "val")
 
 
-def scores(data: DrugData, done: Answered, draws: int) -> dict[str, Any]:
+def scores(data: DrugData, done: Answered, draws: int, *, lines_are_new: bool = False) -> dict[str, Any]:
     """Return all measures over pairs and within drugs and lines; intervals of lines (or drugs) drawn anew."""
     line, drug = data.pairs.line[done.rows], data.pairs.drug[done.rows]
     out: dict[str, Any] = {name: round(f(done.truth, done.prediction), 4) for name, f in MEASURES.items()}
@@ -48,10 +49,13 @@ def scores(data: DrugData, done: Answered, draws: int) -> dict[str, Any]:
             drawn = bootstrap(done.truth, done.prediction, MEASURES[name], units=line, draws=draws)
             out[f"{name}_interval"] = [round(drawn.low, 4), round(drawn.high, 4)]
     if np.ptp(done.sd) > 0:
-        # Half-normal quantile of a 90 % range, before calibration.
-        out["covered_by_90_percent_range"] = round(
+        out["covered_by_1.645_deviations"] = round(
             float(np.mean(np.abs(done.truth - done.prediction) <= 1.645 * done.sd)), 4
         )
+    if lines_are_new and done.new_lines is not None:
+        for level in done.new_lines.reach:
+            ends = done.new_lines.around(done.prediction, done.sd, level)
+            out[f"covered_by_range_{level:g}"] = round(covered(done.truth, *ends), 4)
     return out
 
 
@@ -93,7 +97,7 @@ def measure(data: DrugData, folder: Path, kind: str, draws: int, trees: bool) ->
         ways["field, with further lines and drugs of GDSC"] = {"more": read_more_lines(folder, data, learned)}
     for name, options in ways.items():
         began = time.perf_counter()
-        out[name] = scores(data, answer(data, kind, **options), draws)
+        out[name] = scores(data, answer(data, kind, **options), draws, lines_are_new=kind == "unseen_lines")
         out[name]["seconds"] = round(time.perf_counter() - began, 1)
         _say(kind, name, out[name])
     return out

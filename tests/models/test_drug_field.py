@@ -196,3 +196,15 @@ def test_further_drugs_are_read_of_learned_lines_alone() -> None:
     assert not np.allclose(helped.values[60:], alone.values[60:])
     beside[60:] = 1e6
     assert np.allclose(complete(grid, tables, CONFIG, beside=beside).values, helped.values)
+
+
+def test_ranges_of_new_lines_come_from_left_out_lines() -> None:
+    truth, tables, _ = world(140, 10, seed=4)
+    fitted = ResponseField(CONFIG).fit(truth[:90], {name: table[:90] for name, table in tables.items()})
+    assert fitted.ranges().units == 90
+    new = fitted.predict({name: table[90:] for name, table in tables.items()})
+    assert new.new_lines == fitted.ranges()
+    assert new.new_lines is not None
+    low, high = new.new_lines.around(new.values, new.sd, 0.9)
+    inside = np.mean((truth[90:] >= low) & (truth[90:] <= high))
+    assert 0.8 < inside < 0.99

@@ -12,7 +12,7 @@ both new             the one after the other
 ===================  ==================================================================================================
 
 Each prediction comes with a standard deviation from errors that were made on left-out lines, drugs or pairs, never
-from residuals of a fit. `Intervals` (calibration) makes ranges of them.
+from residuals of a fit. `calibration/ranges.py` makes ranges of them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from cellingua.baselines.drug_form import Known
 from cellingua.baselines.factorisation import Factorisation
+from cellingua.calibration.ranges import Ranges
 from cellingua.core.errors import InputError
 from cellingua.models.drug_fill import Filled, conditional, fill
 from cellingua.models.drug_ridge import ComponentRidge, fit_components
@@ -88,10 +89,13 @@ class Completed:
         float64 (L, D): ln(IC50 / µM).
     sd
         float64 (L, D): standard deviation of a new measurement around it.
+    new_lines
+        How many deviations a range around a new line's prediction must reach, from lines that were left out.
     """
 
     values: Floats
     sd: Floats
+    new_lines: Ranges | None = None
 
 
 class ResponseField:
@@ -154,6 +158,12 @@ class ResponseField:
         """What each learned line would have been predicted as from its features alone, had it been left out (n, D)."""
         return self._ridges[0].centre + sum(ridge.left_out - ridge.centre for ridge in self._ridges)
 
+    def ranges(self) -> Ranges:
+        """Return how far ranges around new lines must reach, each learned line left out once."""
+        line, drug = np.nonzero(np.isfinite(self._grid))
+        left_out = self.left_out[line, drug]
+        return Ranges.fit(self._grid[line, drug], left_out, self._line_sd[drug], line)
+
     def learned(self) -> Completed:
         """Return the learned table, completed; where it was measured, the measurement with deviation 0."""
         sd = np.zeros(self._grid.shape)
@@ -179,7 +189,7 @@ class ResponseField:
         if measured is not None:
             for row in np.flatnonzero(np.isfinite(measured).any(axis=1)):
                 values[row], sd[row] = conditional(measured[row], values[row], self._filled.covariance)
-        return Completed(values, sd)
+        return Completed(values, sd, self.ranges())
 
 
 def complete(
@@ -224,7 +234,7 @@ def complete(
         new = fitted.predict({k: v[~lines] for k, v in tables.items()})
         values[~lines], sd[~lines] = new.values, new.sd
     if drugs.all():
-        return Completed(values, sd)
+        return Completed(values, sd, fitted.ranges())
     if molecules is None:
         raise InputError(f"{int((~drugs).sum())} drugs have fewer than two responses.", "how alike molecules are")
     return _with_new_drugs(Completed(values, sd), drugs, molecules, config.drug_penalties)

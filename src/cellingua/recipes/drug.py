@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellingua.calibration.ranges import Ranges
 from cellingua.models.drug_field import Band, Completed, FieldConfig, complete
 from cellingua.models.drug_views import View
 from cellingua.molecules.smiles import likeness
@@ -54,12 +55,15 @@ class Answered:
         int64 (n,): the pairs.
     truth, prediction, sd
         float64 (n,), ln(IC50 / µM).
+    new_lines
+        Ranges for lines that were not learned from, where the split asks for such.
     """
 
     rows: NDArray[np.int64]
     truth: Floats
     prediction: Floats
     sd: Floats
+    new_lines: Ranges | None = None
 
 
 def learned_grid(data: DrugData, kind: str, roles: tuple[str, ...]) -> Floats:
@@ -102,4 +106,4 @@ def of_split(data: DrugData, kind: str, role: str, done: Completed) -> Answered:
     """Return the pairs of a role beside what a full table says of them."""
     rows = data.splits[kind].rows(role)
     where = data.pairs.line[rows], data.pairs.drug[rows]
-    return Answered(rows, data.pairs.value[rows], done.values[where], done.sd[where])
+    return Answered(rows, data.pairs.value[rows], done.values[where], done.sd[where], done.new_lines)

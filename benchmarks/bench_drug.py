@@ -36,7 +36,7 @@ from cellingua.recipes.drug_data import DrugData, read_drug_data, read_more_line
 LEARN = ("train", "val")
 
 
-def scores(data: DrugData, done: Answered, draws: int, *, lines_are_new: bool = False) -> dict[str, Any]:
+def scores(data: DrugData, done: Answered, draws: int, *, kind: str = "random_pairs") -> dict[str, Any]:
     """Return all measures over pairs and within drugs and lines; intervals of lines (or drugs) drawn anew."""
     line, drug = data.pairs.line[done.rows], data.pairs.drug[done.rows]
     out: dict[str, Any] = {name: round(f(done.truth, done.prediction), 4) for name, f in MEASURES.items()}
@@ -46,13 +46,15 @@ def scores(data: DrugData, done: Answered, draws: int, *, lines_are_new: bool = 
             out[f"{measure}_within_{name}"] = round(inside.median, 4)
     if draws:
         for name in ("pearson", "rmse"):
-            drawn = bootstrap(done.truth, done.prediction, MEASURES[name], units=line, draws=draws)
+            drawn = bootstrap(
+                done.truth, done.prediction, MEASURES[name], units=drug if kind == "unseen_drugs" else line, draws=draws
+            )
             out[f"{name}_interval"] = [round(drawn.low, 4), round(drawn.high, 4)]
     if np.ptp(done.sd) > 0:
         out["covered_by_1.645_deviations"] = round(
             float(np.mean(np.abs(done.truth - done.prediction) <= 1.645 * done.sd)), 4
         )
-    if lines_are_new and done.new_lines is not None:
+    if kind == "unseen_lines" and done.new_lines is not None:
         for level in done.new_lines.reach:
             ends = done.new_lines.around(done.prediction, done.sd, level)
             out[f"covered_by_range_{level:g}"] = round(covered(done.truth, *ends), 4)
@@ -97,7 +99,7 @@ def measure(data: DrugData, folder: Path, kind: str, draws: int, trees: bool) ->
         ways["field, with further lines and drugs of GDSC"] = {"more": read_more_lines(folder, data, learned)}
     for name, options in ways.items():
         began = time.perf_counter()
-        out[name] = scores(data, answer(data, kind, **options), draws, lines_are_new=kind == "unseen_lines")
+        out[name] = scores(data, answer(data, kind, **options), draws, kind=kind)
         out[name]["seconds"] = round(time.perf_counter() - began, 1)
         _say(kind, name, out[name])
     return out

@@ -27,6 +27,7 @@ class GraphIsomorphism(nn.Module):
         super().__init__()
         self.nn = inner
         self.register_buffer("eps", torch.zeros(1))
+        self.eps: Tensor
 
     def forward(self, atoms: Tensor, edges: Tensor) -> Tensor:
         """Return (A, width) from atoms (A, features) and edges int64 (2, E), each bond in both directions."""

@@ -80,7 +80,7 @@ def train_left_out(data: Path, text_tower: Path, sets: Sequence[str], progress: 
     if not missing:
         return progress.say("All models are there.")
     config = tenth(preset(name))
-    material = read_material(data, config.generic_terms, progress)
+    material = read_material(data, config.generic_terms, progress, config.consensus)
     tower, pieces = load_text_source(text_tower)
     CACHE.mkdir(parents=True, exist_ok=True)
     words = embed_words(tower, pieces, CACHE / "words.safetensors", progress)

@@ -9,6 +9,7 @@
     genes.tsv.gz          ensembl_id, symbol, token, median
     terms.safetensors     ids and vectors of the ontology's terms, and which the model saw more of than words
     evidence.safetensors  the marker channel (optional in a model, verified where there)
+    decoder.safetensors   what a text says that a cell expresses (optional in a model, verified where there)
     calibration.json
     card.md
     seen.json, seen.filter   what it was trained on (optional: see `cellingua.models.seen`)
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from cellingua.core.errors import ModelError
 from cellingua.core.files import write_json, write_text
+from cellingua.models.decoding import ExpressionDecoder
 from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.folder import CONFIG, GENES, LANGCELL, WEIGHTS, open_folder, write_folder
 from cellingua.models.gene_table import GeneTable, read_gene_table
@@ -50,6 +52,7 @@ from cellingua.words.wordpiece import WordPiece, from_json
 
 TEXT, TOKENIZER = "text.safetensors", "tokenizer/tokenizer.json"
 TERMS, CALIBRATION, EVIDENCE = "terms.safetensors", "calibration.json", "evidence.safetensors"
+DECODER = "decoder.safetensors"
 REQUIRED = (CONFIG, WEIGHTS, GENES, TERMS, CALIBRATION)
 TEXT_SIDE = ("text_tower.", "text_projection.")
 
@@ -76,6 +79,8 @@ class BundleParts:
         The model card, in Markdown.
     evidence
         The second channel, or None.
+    decoder
+        The third, or None.
     supported
         Terms of which the model saw a profile, markers or cells.
     seen
@@ -92,6 +97,7 @@ class BundleParts:
     calibration: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0})
     card: str = ""
     evidence: Evidence | None = None
+    decoder: ExpressionDecoder | None = None
     supported: frozenset[str] = frozenset()
     seen: Seen | None = None
 
@@ -122,6 +128,8 @@ def save_bundle(folder: Path, parts: BundleParts, *, storage: str = "float16", t
         (partial / TERMS).write_bytes(pack_terms(parts.term_ids, parts.term_vectors, parts.supported))
         if isinstance(parts.evidence, MarkerEvidence):
             (partial / EVIDENCE).write_bytes(parts.evidence.to_bytes())
+        if parts.decoder is not None:
+            (partial / DECODER).write_bytes(parts.decoder.to_bytes())
 
     config, optional = parts.module.config, frozenset({TEXT, TOKENIZER})
     write_folder(folder, LANGCELL, parts, config, cell, storage, more=more, optional=optional)
@@ -158,6 +166,7 @@ def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> L
         calibration=_read_calibration(folder / CALIBRATION),
         device=device,
         evidence=_read_evidence(folder / EVIDENCE) if EVIDENCE in manifest.files else None,
+        decoder=_read_decoder(folder / DECODER, config.joint_width) if DECODER in manifest.files else None,
         supported=supported,
         folder=folder,
         precision=precision,
@@ -168,6 +177,10 @@ def load_bundle(folder: Path, device: str = "cpu", precision: str = "auto") -> L
 
 def _read_evidence(path: Path) -> MarkerEvidence:
     return MarkerEvidence.from_bytes(path.read_bytes(), str(path))
+
+
+def _read_decoder(path: Path, joint: int) -> ExpressionDecoder:
+    return ExpressionDecoder.from_bytes(path.read_bytes(), joint, str(path))
 
 
 def _shapes(config: LangCellConfig) -> LangCellModule:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cellingua.models.decoding import Decoded
+
 Floats = NDArray[np.float32]
 
 
@@ -83,9 +85,15 @@ class Prepared:
         from words alone carry a handicap.
     temperature
         Divides the logits.
+    decoded
+        What the model's decoder says that cells of each express; None where it has none or it doesn't count.
+    decoded_weight
+        What it counts in arbitrating between like candidates.
     """
 
     term_ids: tuple[str | None, ...]
     vectors: Floats
     prior: Floats
     temperature: float
+    decoded: Decoded | None = None
+    decoded_weight: float = 0.0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellingua.cells.ranked import RankedCells
 from cellingua.core.errors import InputError, LabelError, ModelError
+from cellingua.models.decoding import ExpressionDecoder
 from cellingua.models.gene_table import GeneTable
 from cellingua.models.inputs import CandidateTexts, Counts, Evidence, Floats, Prepared
 from cellingua.models.langcell import LangCellConfig, LangCellModule
@@ -56,6 +57,9 @@ class LangCellModel:
         Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
     evidence
         Second channel, or None.
+    decoder
+        Third channel: what a text says that a cell expresses, to arbitrate between like candidates; or None. Its weights are ``decoded`` of the calibration,
+        and ``ontology_decoded`` where the user named no candidates.
     supported
         Terms of which the model saw a profile, markers or cells.
     folder
@@ -77,6 +81,7 @@ class LangCellModel:
     calibration: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     evidence: Evidence | None = None
+    decoder: ExpressionDecoder | None = None
     supported: frozenset[str] = frozenset()
     folder: Path | None = None
     head: ClassHead | None = None
@@ -272,7 +277,9 @@ class LangCellModel:
             handicap = float(self.calibration.get("words_only", 0.0))
             prior[[term not in self.supported for term in ids]] = handicap
             temperature = float(self.calibration.get("ontology_temperature", temperature))
-        return Prepared(ids, vectors, prior, temperature)
+        weight = float(self.calibration.get("decoded" if candidates.origin == "user" else "ontology_decoded", 0.0))
+        decoded = self.decoder.prepare(vectors, ids) if self.decoder is not None and weight else None
+        return Prepared(ids, vectors, prior, temperature, decoded, weight)
 
     def logits(self, block: Counts, embeddings: Floats, candidates: Prepared) -> Floats:
         """Return the calibrated logits of each cell for each candidate, float32 (cells, K).
@@ -289,4 +296,7 @@ class LangCellModel:
         scores = embeddings @ candidates.vectors.T / np.float32(self.config.temperature)
         if self.evidence is not None:
             scores = scores + self.evidence.score(block, candidates.term_ids)
+        if candidates.decoded is not None:
+            added = candidates.decoded.arbitration(block.counts, scores)
+            scores = scores + np.float32(candidates.decoded_weight) * added
         return np.asarray((scores + candidates.prior) / np.float32(candidates.temperature), dtype=np.float32)

@@ -21,6 +21,7 @@ from cellingua.core.config import to_dict
 from cellingua.core.progress import Progress, Silent
 from cellingua.engine.processes import Processes
 from cellingua.models.bundle import BundleParts, save_bundle
+from cellingua.models.decoding import ExpressionDecoder
 from cellingua.models.evidence import MarkerEvidence, fit_evidence
 from cellingua.models.gene_table import FIRST_TOKEN, GeneTable, number_genes
 from cellingua.models.langcell import LangCellConfig, LangCellModule
@@ -29,6 +30,7 @@ from cellingua.models.text_sources import load_text_source
 from cellingua.nn.language import TextTower
 from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
+from cellingua.recipes.decoder import expression_decoder
 from cellingua.recipes.langcell_config import ALIGNED, FIRST, MATCHED, SECOND, RecipeConfig, preset
 from cellingua.recipes.langcell_eyes import looking_parts, train_parts, with_cross_attention
 from cellingua.recipes.langcell_step import Minibatch, Step, StepConfig
@@ -69,7 +71,7 @@ def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, pro
     """
     progress = progress or Silent()
     out.mkdir(parents=True, exist_ok=True)
-    material = read_material(data, config.generic_terms, progress)
+    material = read_material(data, config.generic_terms, progress, config.consensus)
     tower, pieces = load_text_source(text_tower)
     words = embed_words(tower, pieces, out / "words.safetensors", progress)
     checked = None
@@ -94,12 +96,14 @@ class Trained:
     words: WordBank
     vectors: NDArray[np.float32]
     evidence: MarkerEvidence
+    decoder: ExpressionDecoder
     supported: frozenset[str]
     closeness: dict[str, float]
 
     def model(self, config: RecipeConfig, pieces: WordPiece, checked: Validation | None = None) -> LangCellModel:
         """Return the model in memory."""
-        calibration = checked.calibration() if checked else {"temperature": 1.0}
+        unchecked = {"temperature": 1.0, "decoded": config.decoded, "ontology_decoded": config.ontology_decoded}
+        strength = checked.strength if checked else config.marker_strength
         return LangCellModel(
             name=config.name,
             hash="in memory",
@@ -109,8 +113,9 @@ class Trained:
             term_ids=self.words.term_ids,
             term_vectors=self.vectors,
             load_text=lambda: pieces,
-            calibration=calibration,
-            evidence=replace(self.evidence, strength=checked.strength if checked else 1.0),
+            calibration=checked.calibration() if checked else unchecked,
+            evidence=replace(self.evidence, strength=strength),
+            decoder=self.decoder,
             supported=self.supported,
         )
 
@@ -135,6 +140,7 @@ class Trained:
             calibration=model.calibration,
             card=write_card(to_dict(config), material, checked, self.closeness, self.module.config, len(self.genes)),
             evidence=model.evidence,
+            decoder=model.decoder,
             supported=self.supported,
             seen=seen_in_material([material.cells], material.hashes, material.folder),
         )
@@ -200,7 +206,8 @@ def fit(
     background, _ = simulator.from_profiles(BACKGROUND, rng)
     totals = np.asarray(background.sum(axis=1), np.float64).ravel()
     evidence = fit_evidence(material.markers, background, totals, strength=1.0)
-    return Trained(module, genes, words, vectors, evidence, frozenset(supported), closeness)
+    decoder = expression_decoder(material, words, vectors, config.least_profiles)
+    return Trained(module, genes, words, vectors, evidence, decoder, frozenset(supported), closeness)
 
 
 class FixedTexts:

@@ -156,8 +156,13 @@ class RecipeConfig:
     held_out
         Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
         has not seen them; the model that is saved is trained on everything. Empty: no validation.
+    marker_strength, decoded, ontology_decoded
+        What the second and the third channel count where no file is held out to fit it on: a marker score of 1; and a
+        correlation of 1 with what the decoder says, among a user's candidates and in the whole ontology.
     generic_terms
         Terms too wide to teach anything.
+    consensus
+        Name of a shipped configuration by which unlabelled files get labels (`cellingua.recipes.consensus`); or "".
     objectives
         See `ObjectivesConfig`.
     first, matched, second
@@ -188,7 +193,11 @@ class RecipeConfig:
     token_dropout: float = 0.3
     word_steps: int = 300
     held_out: tuple[str, ...] = ()
+    marker_strength: float = 2.0
+    decoded: float = 20.0
+    ontology_decoded: float = 0.0
     generic_terms: tuple[str, ...] = ()
+    consensus: str = ""
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     first: StageConfig = field(default_factory=StageConfig)
     matched: StageConfig = field(default_factory=StageConfig)

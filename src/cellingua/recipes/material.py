@@ -17,6 +17,7 @@ from cellingua.cells.leakage import find_matches
 from cellingua.cells.simulate import ProfileSet, SimulateConfig, Simulator
 from cellingua.core.errors import FileError
 from cellingua.core.progress import Progress
+from cellingua.recipes.consensus import read_consensus, relabelled
 from cellingua.models.gene_table import gene_medians
 from cellingua.words.ontology import Ontology, load_ontology
 
@@ -67,13 +68,15 @@ def reviewed_labels() -> dict[tuple[str, str], str]:
         return {(row["set"], row["source_label"]): row["cell_type_ontology_term_id"] for row in rows}
 
 
-def read_material(folder: Path, generic: Iterable[str], progress: Progress) -> Material:
+def read_material(folder: Path, generic: Iterable[str], progress: Progress, consensus: str = "") -> Material:
     """Read a data folder as `cellingua.cells.collections` describes it, and refuse evaluation cells.
 
     Parameters
     ----------
     generic
         Terms so wide that they teach nothing; what carries them is left out.
+    consensus
+        Name of a shipped configuration by which unlabelled files are labelled; see `cellingua.recipes.consensus`.
     """
     ontology, wide = load_ontology("CL"), set(generic)
     cells = read_cells(folder / "corpus", progress)
@@ -86,6 +89,8 @@ def read_material(folder: Path, generic: Iterable[str], progress: Progress) -> M
     useful = np.array([term in ontology and term not in wide for term in profiles.terms.tolist()])
     markers = read_markers(folder / "markers" / "cellconsensus_top40.parquet")
     markers = {term: rows for term, rows in markers.items() if term in ontology and term not in wide}
+    if consensus:
+        cells = relabelled(cells, profiles, read_consensus(consensus))
     named = np.array([term in ontology and term not in wide for term in cells.terms.tolist()])
     return Material(cells.take(named), profiles.take(useful), markers, hashes, refused, folder)
 

@@ -1,7 +1,7 @@
-"""Choose, on cells that a model has not seen, how much its second channel counts and how sure it may be.
+"""Choose, on cells that a model has not seen, how much its other channels count and how sure it may be.
 
-Three things are fitted, on held-out files of the training side: the strength of the marker evidence (accuracy with
-each file's own labels as candidates), the temperature for candidates that a user names, and for the whole ontology a
+Three things are fitted, on held-out files of the training side: the strength of the marker evidence and the weight of
+the decoder (accuracy with each file's own labels as candidates), the temperature for candidates that a user names, and for the whole ontology a
 temperature and the handicap of terms that the model knows from words alone. Where the model has a match head, how much
 it counts is fitted afterwards (`cellingua.recipes.validate_match`).
 """
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
+from scipy.sparse import csr_matrix
 
 from cellingua.cells.collections import CellSet
+from cellingua.models.decoding import Decoded
 from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
@@ -25,6 +27,7 @@ from cellingua.words.candidates import whole_ontology
 from cellingua.words.ontology import load_ontology
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+WEIGHTS = (0.0, 10.0, 20.0, 40.0)  # of the decoder's arbitration between like types
 CELLS = 500  # of a file, at most: every file counts the same
 SEED = 7
 #: Most that a term known from words alone may be held back. The held-out files can't say: all of their types are known
@@ -40,13 +43,17 @@ class Validation:
     ----------
     strength
         Of the marker evidence.
+    decoded, ontology_decoded
+        Of the decoder, for candidates that a user names and for the whole ontology.
     temperature
         For candidates that a user names.
     ontology_temperature, words_only
         For the whole ontology: the temperature, and what is added to the logit of a term that the model knows from
         words alone.
     accuracy
-        file -> strength -> accuracy with the file's labels as candidates.
+        file -> strength of the markers -> accuracy with the file's labels as candidates, the decoder as chosen.
+    by_decoder
+        file -> weight of the decoder -> the same, the markers as chosen.
     cells
         file -> cells used.
     match
@@ -54,10 +61,13 @@ class Validation:
     """
 
     strength: float
+    decoded: float
+    ontology_decoded: float
     temperature: float
     ontology_temperature: float
     words_only: float
     accuracy: dict[str, dict[str, float]]
+    by_decoder: dict[str, dict[str, float]]
     cells: dict[str, int]
     match: MatchValidation | None = None
 
@@ -67,6 +77,8 @@ class Validation:
             "temperature": self.temperature,
             "ontology_temperature": self.ontology_temperature,
             "words_only": self.words_only,
+            "decoded": self.decoded,
+            "ontology_decoded": self.ontology_decoded,
             "threshold": 0.5,
         }
         return held if self.match is None else held | {"match": self.match.calibration()}
@@ -75,7 +87,7 @@ class Validation:
         """Return one line for people."""
         key = f"{self.strength:g}"
         files = ", ".join(f"{file} {row[key]:.3f}" for file, row in self.accuracy.items())
-        said = f"Marker strength {key}; temperature {self.temperature:.2f}; accuracy on held-out files: {files}."
+        said = f"Marker strength {key}, decoder {self.decoded:g}; temperature {self.temperature:.2f}; accuracy on held-out files: {files}."
         return said if self.match is None else f"{said} {self.match.summary()}"
 
 
@@ -86,9 +98,12 @@ class _Held:
     file: str
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
+    counts: csr_matrix
+    decoded: Decoded
     truth: NDArray[np.int64]
     wide_similarity: NDArray[np.float32]
     wide_evidence: NDArray[np.float32]
+    wide_decoded: Decoded
     right: NDArray[np.bool_]
 
 
@@ -98,28 +113,33 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
     Every file weighs the same. In the whole ontology an answer is right where it is the cell's term or a kind of it.
     """
     held = [_score(model, cells, str(file)) for file in np.unique(cells.files)]
-    accuracy = {part.file: {f"{s:g}": _accuracy(part, s) for s in STRENGTHS} for part in held}
-    strength = max(STRENGTHS, key=lambda s: np.mean([row[f"{s:g}"] for row in accuracy.values()]))
+    scores = {(p.file, s): _channels(p, s) for p in held for s in STRENGTHS}
+
+    def accuracy(part: _Held, strength: float, decoded: float) -> float:
+        guess = _logits(scores[part.file, strength], decoded).argmax(axis=1)
+        return round(float((guess == part.truth).mean()), 4)
+
+    strength, decoded = max(
+        ((s, w) for s in STRENGTHS for w in WEIGHTS), key=lambda x: float(np.mean([accuracy(p, *x) for p in held]))
+    )
+    final = [_logits(scores[part.file, strength], decoded) for part in held]
     temperature = minimize_scalar(
-        lambda t: np.mean([_loss(p.similarity + strength * p.evidence, p.truth, np.exp(t)) for p in held]),
+        lambda t: np.mean([_loss(each, p.truth, np.exp(t)) for each, p in zip(final, held, strict=True)]),
         bounds=(-2, 3),
         method="bounded",
     ).x
     supported = np.array([term in model.supported for term in whole_ontology().term_ids])
-    wide = minimize(
-        lambda x: float(np.mean([_wide_loss(part, strength, np.exp(x[0]), x[1], supported) for part in held])),
-        x0=np.array([0.5, -1.0]),
-        method="Nelder-Mead",
-        options={"xatol": 0.02, "fatol": 1e-3, "maxiter": 80},  # type: ignore[call-overload, unused-ignore]
-    ).x
-    sizes = {part.file: len(part.truth) for part in held}
+    ontology_decoded, wide = _fit_widely(held, strength, supported)
     checked = Validation(
         strength,
+        decoded,
+        ontology_decoded,
         float(np.exp(temperature)),
         float(np.exp(wide[0])),
         float(np.clip(wide[1], -MOST_HANDICAP, 0.0)),
-        accuracy,
-        sizes,
+        {part.file: {f"{s:g}": accuracy(part, s, decoded) for s in STRENGTHS} for part in held},
+        {part.file: {f"{w:g}": accuracy(part, strength, w) for w in WEIGHTS} for part in held},
+        {part.file: len(part.truth) for part in held},
     )
     if not model.config.match_head:
         return checked
@@ -128,6 +148,29 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
         model, calibration=checked.calibration(), evidence=replace(model.evidence, strength=checked.strength)
     )
     return replace(checked, match=validate_match(calibrated, [_to_match(cells, part.file) for part in held]))
+
+
+def _fit_widely(held: list[_Held], strength: float, supported: NDArray[np.bool_]) -> tuple[float, NDArray[np.floating]]:
+    """Return the decoder's weight in the whole ontology, and (log temperature, handicap of words alone)."""
+    channels = [(part.wide_similarity + np.float32(strength) * part.wide_evidence, part) for part in held]
+    both = [((plain, part.wide_decoded.arbitration(part.counts, plain)), part.right) for plain, part in channels]
+    best: tuple[float, float, NDArray[np.floating]] | None = None
+    for weight in WEIGHTS:
+        logits = [(_logits(each, weight), right) for each, right in both]
+
+        def loss(x: NDArray[np.floating], logits: list[Any] = logits) -> float:
+            return float(np.mean([_wide_loss(*each, np.exp(x[0]), x[1], supported) for each in logits]))
+
+        found = minimize(
+            loss,
+            x0=np.array([0.5, -1.0]),
+            method="Nelder-Mead",
+            options={"xatol": 0.02, "fatol": 1e-3, "maxiter": 80},  # type: ignore[call-overload, unused-ignore]
+        )
+        if best is None or found.fun < best[0]:
+            best = (found.fun, weight, found.x)
+    assert best is not None  # there are weights
+    return best[1], best[2]
 
 
 def _rows(cells: CellSet, file: str, most: int) -> CellSet:
@@ -154,9 +197,10 @@ def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
     part = _rows(cells, file, CELLS)
     block = Rows(part.counts, part.totals)
     embedding = model.encode_cells(model.tokenise(block))
-    plain = replace(model, evidence=None, calibration={"temperature": 1.0})
+    plain = replace(model, evidence=None, decoder=None, calibration={"temperature": 1.0})
     evidence = model.evidence
     assert isinstance(evidence, MarkerEvidence)  # the recipe made it
+    assert model.decoder is not None
     own = sorted(set(part.terms.tolist()))
     every = whole_ontology().term_ids
     truth = np.array([own.index(term) for term in part.terms.tolist()])
@@ -164,22 +208,34 @@ def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
         file,
         _similarity(plain, embedding, own),
         evidence.score(block, own),
+        part.counts,
+        model.decoder.prepare(_vectors(model, own), own),
         truth,
         _similarity(plain, embedding, every),
         evidence.score(block, every),
+        model.decoder.prepare(_vectors(model, every), every),
         _kinds(own)[truth],
     )
 
 
-def _similarity(model: LangCellModel, embedding: NDArray[np.float32], terms: list[str | None]) -> NDArray[np.float32]:
+def _vectors(model: LangCellModel, terms: list[str | None]) -> NDArray[np.float32]:
     place = {term: row for row, term in enumerate(model.term_ids)}
-    vectors = model.term_vectors[[place[str(term)] for term in terms]]
-    return np.asarray(embedding @ vectors.T / model.config.temperature)
+    return model.term_vectors[[place[str(term)] for term in terms]]
 
 
-def _accuracy(part: _Held, strength: float) -> float:
-    guess = (part.similarity + strength * part.evidence).argmax(axis=1)
-    return round(float((guess == part.truth).mean()), 4)
+def _similarity(model: LangCellModel, embedding: NDArray[np.float32], terms: list[str | None]) -> NDArray[np.float32]:
+    return np.asarray(embedding @ _vectors(model, terms).T / model.config.temperature)
+
+
+def _channels(part: _Held, strength: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the logits of both first channels, and what the decoder adds for a weight of 1."""
+    plain = part.similarity + np.float32(strength) * part.evidence
+    return plain, part.decoded.arbitration(part.counts, plain)
+
+
+def _logits(channels: tuple[NDArray[np.float32], NDArray[np.float32]], decoded: float) -> NDArray[np.float32]:
+    plain, added = channels
+    return plain + np.float32(decoded) * added
 
 
 def _log_softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -192,13 +248,13 @@ def _loss(logits: NDArray[np.floating], truth: NDArray[np.int64], temperature: f
 
 
 def _wide_loss(
-    part: _Held, strength: float, temperature: float, words_only: float, supported: NDArray[np.bool_]
+    logits: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    temperature: float,
+    words_only: float,
+    supported: NDArray[np.bool_],
 ) -> float:
     """Mean of minus the log of the probability that the answer is the cell's term or a kind of it."""
-    logits = (
-        part.wide_similarity
-        + strength * part.wide_evidence
-        + np.where(supported, 0.0, np.clip(words_only, -MOST_HANDICAP, 0.0))
-    )
-    mass = np.where(part.right, np.exp(_log_softmax(logits / temperature)), 0).sum(axis=1)
+    held_back = logits + np.where(supported, 0.0, np.clip(words_only, -MOST_HANDICAP, 0.0)).astype(np.float32)
+    mass = np.where(right, np.exp(_log_softmax(held_back / temperature)), 0).sum(axis=1)
     return float(-np.log(mass + 1e-9).mean())

@@ -51,15 +51,15 @@ class LangCellModel:
         Terms with a stored vector, and those vectors, float32 (n, joint), unit length.
     calibration
         ``temperature`` divides the logits (default 1), ``ontology_temperature`` where the user named no candidates;
-        ``words_only`` is the handicap of terms known from words alone; ``threshold`` is the least probability of an
-        answer.
+        ``words_only`` is the handicap of terms known from words alone, ``unprofiled`` that of terms of which it saw
+        neither a profile nor cells; ``threshold`` is the least probability of an answer.
     load_text
         Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
     evidence
         Second channel, or None.
     decoder
-        Third channel: what a text says that a cell expresses, to arbitrate between like candidates; or None. Its weights are ``decoded`` of the calibration,
-        and ``ontology_decoded`` where the user named no candidates.
+        Third channel: what a text says that a cell expresses, to arbitrate between like candidates; or None. Its
+        weights are ``decoded`` of the calibration, and ``ontology_decoded`` where the user named no candidates.
     supported
         Terms of which the model saw a profile, markers or cells.
     folder
@@ -276,6 +276,9 @@ class LangCellModel:
         if candidates.origin != "user":
             handicap = float(self.calibration.get("words_only", 0.0))
             prior[[term not in self.supported for term in ids]] = handicap
+            if self.decoder is not None:
+                unprofiled = float(self.calibration.get("unprofiled", 0.0))
+                prior += np.array([0.0 if term in self.decoder.terms else unprofiled for term in ids], np.float32)
             temperature = float(self.calibration.get("ontology_temperature", temperature))
         weight = float(self.calibration.get("decoded" if candidates.origin == "user" else "ontology_decoded", 0.0))
         decoded = self.decoder.prepare(vectors, ids) if self.decoder is not None and weight else None

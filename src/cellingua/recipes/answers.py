@@ -29,6 +29,7 @@ from cellingua.words.ontology import Ontology, load_ontology
 
 Floats = NDArray[np.float32]
 CELLS = 2500  # of a set, at most
+KEPT = ("decoded", "ontology_decoded", "unprofiled")  # what of a calibration is not fitted here
 SEED = 7
 WIDE_CELLS = 200  # of a set, over the whole ontology
 FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown
@@ -108,8 +109,8 @@ def predict(model: LangCellModel, cells: CellSet, name: str, most: int = CELLS) 
     rows = np.random.default_rng(SEED).permutation(np.flatnonzero(live))[:most]
     part = cells.take(np.sort(rows))
     block = CountBlock(0, len(part), part.counts, part.totals, np.diff(part.counts.indptr).astype(np.int64))
-    weights = {key: model.calibration[key] for key in ("decoded", "ontology_decoded") if key in model.calibration}
-    raw = replace(model, calibration={"temperature": 1.0} | weights)
+    kept = {key: model.calibration[key] for key in KEPT if key in model.calibration}
+    raw = replace(model, calibration={"temperature": 1.0} | kept)
     embedding = raw.encode_cells(raw.tokenise(block))
 
     def logits(terms: Sequence[str], origin: str) -> Floats:

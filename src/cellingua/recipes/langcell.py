@@ -102,7 +102,7 @@ class Trained:
 
     def model(self, config: RecipeConfig, pieces: WordPiece, checked: Validation | None = None) -> LangCellModel:
         """Return the model in memory."""
-        unchecked = {"temperature": 1.0, "decoded": config.decoded, "ontology_decoded": config.ontology_decoded}
+        fitted = {key: getattr(config, key) for key in ("decoded", "ontology_decoded", "unprofiled")}
         strength = checked.strength if checked else config.marker_strength
         return LangCellModel(
             name=config.name,
@@ -113,7 +113,7 @@ class Trained:
             term_ids=self.words.term_ids,
             term_vectors=self.vectors,
             load_text=lambda: pieces,
-            calibration=checked.calibration() if checked else unchecked,
+            calibration=checked.calibration() if checked else {"temperature": 1.0} | fitted,
             evidence=replace(self.evidence, strength=strength),
             decoder=self.decoder,
             supported=self.supported,

@@ -156,9 +156,10 @@ class RecipeConfig:
     held_out
         Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
         has not seen them; the model that is saved is trained on everything. Empty: no validation.
-    marker_strength, decoded, ontology_decoded
-        What the second and the third channel count where no file is held out to fit it on: a marker score of 1; and a
-        correlation of 1 with what the decoder says, among a user's candidates and in the whole ontology.
+    marker_strength, decoded, ontology_decoded, unprofiled
+        What the second and the third channel count where no file is held out to fit it on: a marker score of 1; the
+        decoder's arbitration among a user's candidates and in the whole ontology; and what is added, in the whole
+        ontology, to the logit of a term of which neither a profile nor cells were seen.
     generic_terms
         Terms too wide to teach anything.
     consensus
@@ -194,8 +195,9 @@ class RecipeConfig:
     word_steps: int = 300
     held_out: tuple[str, ...] = ()
     marker_strength: float = 2.0
-    decoded: float = 20.0
-    ontology_decoded: float = 0.0
+    decoded: float = 40.0
+    ontology_decoded: float = 10.0
+    unprofiled: float = -6.0
     generic_terms: tuple[str, ...] = ()
     consensus: str = ""
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)

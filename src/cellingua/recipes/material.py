@@ -17,8 +17,8 @@ from cellingua.cells.leakage import find_matches
 from cellingua.cells.simulate import ProfileSet, SimulateConfig, Simulator
 from cellingua.core.errors import FileError
 from cellingua.core.progress import Progress
-from cellingua.recipes.consensus import read_consensus, relabelled
 from cellingua.models.gene_table import gene_medians
+from cellingua.recipes.consensus import read_consensus, relabelled
 from cellingua.words.ontology import Ontology, load_ontology
 
 PSEUDO_CELLS, REAL_CELLS = 1500, 3000  # that medians are estimated from, at most

@@ -30,8 +30,8 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 WEIGHTS = (0.0, 10.0, 20.0, 40.0)  # of the decoder's arbitration between like types
 CELLS = 500  # of a file, at most: every file counts the same
 SEED = 7
-#: Most that a term known from words alone may be held back. The held-out files can't say: all of their types are known
-#: from more than words, so the fit alone would rule the others out.
+#: Most that a term known from words alone, or from words and markers, may be held back. The held-out files can't say:
+#: all of their types are known from more than that, so the fit alone would rule the others out.
 MOST_HANDICAP = 6.0
 
 
@@ -50,6 +50,8 @@ class Validation:
     ontology_temperature, words_only
         For the whole ontology: the temperature, and what is added to the logit of a term that the model knows from
         words alone.
+    unprofiled
+        The same for a term of which the model saw neither a profile nor cells.
     accuracy
         file -> strength of the markers -> accuracy with the file's labels as candidates, the decoder as chosen.
     by_decoder
@@ -66,6 +68,7 @@ class Validation:
     temperature: float
     ontology_temperature: float
     words_only: float
+    unprofiled: float
     accuracy: dict[str, dict[str, float]]
     by_decoder: dict[str, dict[str, float]]
     cells: dict[str, int]
@@ -77,6 +80,7 @@ class Validation:
             "temperature": self.temperature,
             "ontology_temperature": self.ontology_temperature,
             "words_only": self.words_only,
+            "unprofiled": self.unprofiled,
             "decoded": self.decoded,
             "ontology_decoded": self.ontology_decoded,
             "threshold": 0.5,
@@ -128,15 +132,18 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
         bounds=(-2, 3),
         method="bounded",
     ).x
-    supported = np.array([term in model.supported for term in whole_ontology().term_ids])
-    ontology_decoded, wide = _fit_widely(held, strength, supported)
+    assert model.decoder is not None  # the recipe made it
+    every = whole_ontology().term_ids
+    seen = np.array([[term in model.supported, term in model.decoder.terms] for term in every])
+    ontology_decoded, (wide, words_only, unprofiled) = _fit_widely(held, strength, ~seen)
     checked = Validation(
         strength,
         decoded,
         ontology_decoded,
         float(np.exp(temperature)),
-        float(np.exp(wide[0])),
-        float(np.clip(wide[1], -MOST_HANDICAP, 0.0)),
+        float(np.exp(wide)),
+        words_only,
+        unprofiled,
         {part.file: {f"{s:g}": accuracy(part, s, decoded) for s in STRENGTHS} for part in held},
         {part.file: {f"{w:g}": accuracy(part, strength, w) for w in WEIGHTS} for part in held},
         {part.file: len(part.truth) for part in held},
@@ -150,25 +157,34 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
     return replace(checked, match=validate_match(calibrated, [_to_match(cells, part.file) for part in held]))
 
 
-def _fit_widely(held: list[_Held], strength: float, supported: NDArray[np.bool_]) -> tuple[float, NDArray[np.floating]]:
-    """Return the decoder's weight in the whole ontology, and (log temperature, handicap of words alone)."""
-    channels = [(part.wide_similarity + np.float32(strength) * part.wide_evidence, part) for part in held]
-    both = [((plain, part.wide_decoded.arbitration(part.counts, plain)), part.right) for plain, part in channels]
-    best: tuple[float, float, NDArray[np.floating]] | None = None
+def _fit_widely(
+    held: list[_Held], strength: float, lacking: NDArray[np.bool_]
+) -> tuple[float, tuple[float, float, float]]:
+    """Return the decoder's weight in the whole ontology; log temperature, and both handicaps.
+
+    `lacking`, bool (terms, 2), tells the terms known from words alone, and those without a profile or cells.
+    """
+    both = []
+    for part in held:
+        plain = part.wide_similarity + np.float32(strength) * part.wide_evidence
+        both.append(((plain, part.wide_decoded.arbitration(part.counts, plain)), part.right))
+    best: tuple[float, float, tuple[float, float, float]] | None = None
     for weight in WEIGHTS:
         logits = [(_logits(each, weight), right) for each, right in both]
 
         def loss(x: NDArray[np.floating], logits: list[Any] = logits) -> float:
-            return float(np.mean([_wide_loss(*each, np.exp(x[0]), x[1], supported) for each in logits]))
+            prior = (lacking * np.clip(x[1:], -MOST_HANDICAP, 0.0)).sum(axis=1).astype(np.float32)
+            return float(np.mean([_wide_loss(each + prior, right, np.exp(x[0])) for each, right in logits]))
 
         found = minimize(
             loss,
-            x0=np.array([0.5, -1.0]),
+            x0=np.array([1.0, -1.0, -1.0]),
             method="Nelder-Mead",
-            options={"xatol": 0.02, "fatol": 1e-3, "maxiter": 80},  # type: ignore[call-overload, unused-ignore]
+            options={"xatol": 0.05, "fatol": 1e-3, "maxiter": 90},  # type: ignore[call-overload, unused-ignore]
         )
         if best is None or found.fun < best[0]:
-            best = (found.fun, weight, found.x)
+            words_only, unprofiled = (float(x) for x in np.clip(found.x[1:], -MOST_HANDICAP, 0.0))
+            best = (found.fun, weight, (float(found.x[0]), words_only, unprofiled))
     assert best is not None  # there are weights
     return best[1], best[2]
 
@@ -247,14 +263,7 @@ def _loss(logits: NDArray[np.floating], truth: NDArray[np.int64], temperature: f
     return float(-_log_softmax(logits / temperature)[np.arange(len(truth)), truth].mean())
 
 
-def _wide_loss(
-    logits: NDArray[np.float32],
-    right: NDArray[np.bool_],
-    temperature: float,
-    words_only: float,
-    supported: NDArray[np.bool_],
-) -> float:
+def _wide_loss(logits: NDArray[np.float32], right: NDArray[np.bool_], temperature: float) -> float:
     """Mean of minus the log of the probability that the answer is the cell's term or a kind of it."""
-    held_back = logits + np.where(supported, 0.0, np.clip(words_only, -MOST_HANDICAP, 0.0)).astype(np.float32)
-    mass = np.where(right, np.exp(_log_softmax(held_back / temperature)), 0).sum(axis=1)
+    mass = np.where(right, np.exp(_log_softmax(logits / temperature)), 0).sum(axis=1)
     return float(-np.log(mass + 1e-9).mean())

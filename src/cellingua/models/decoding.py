@@ -67,7 +67,7 @@ class Decoded:
         """
         added = np.zeros(logits.shape, np.float32)
         width = min(LIKELIEST, logits.shape[1])
-        if width < 2 or not len(self.levels):
+        if not len(added) or width < 2 or not len(self.levels):
             return added
         top = np.argsort(-logits, axis=1, kind="stable")[:, :width]
         shown = csr_matrix(counts)[:, self.columns].toarray()
@@ -85,7 +85,8 @@ class Decoded:
         genes = order if len(order) <= 2 * EACH_WAY else np.concatenate([order[:EACH_WAY], order[-EACH_WAY:]])
         said = _unit_rows(rankdata(self.levels[[a, b]][:, genes], axis=1))
         cells = _unit_rows(rankdata(shown[:, genes], axis=1))
-        return np.asarray(cells @ (said[0] - said[1]), np.float32)
+        # Row by row: a matrix product may add up a cell's genes in another order when there are more cells.
+        return np.asarray((cells * (said[0] - said[1])).sum(axis=1), np.float32)
 
 
 def _pairs(top: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -96,7 +97,7 @@ def _pairs(top: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]
     rows = np.repeat(np.arange(n), len(i))
     order = np.lexsort((rows, high, low))
     low, high, rows = low[order], high[order], rows[order]
-    starts = np.flatnonzero(np.r_[True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])]) if len(low) else low
+    starts = np.flatnonzero(np.r_[True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])])
     for start, stop in zip(starts, [*starts[1:], len(low)], strict=True):
         yield int(low[start]), int(high[start]), rows[start:stop]
 

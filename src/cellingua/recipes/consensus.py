@@ -9,10 +9,8 @@ cells, as no answer of a model may.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from cellingua.cells.collections import CellSet
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.leakage import log_normalised
 from cellingua.cells.simulate import ProfileSet
+from cellingua.recipes.presets import shipped
 
 COMPONENTS, VARIABLE, GROUP = 30, 2000, 25  # principal components; variable genes; cells of a group
 EACH_WAY, FLOOR, SHARP = 60, 0.1, 5.0  # genes either way of a pair; counts per 10,000; of a vote
@@ -78,9 +77,8 @@ class ConsensusConfig:
 
 
 def read_consensus(name: str) -> ConsensusConfig:
-    """Return the shipped configuration ``consensus_<name>``."""
-    path = files("cellingua") / "data" / "recipes" / f"consensus_{name}.json"
-    held = json.loads(path.read_text(encoding="utf-8"))
+    """Return the shipped configuration ``consensus_<name>``; `ConfigError` where there is none."""
+    held = shipped("consensus", f"consensus_{name}")
     gates = tuple(_gate(entry) for entry in held["gates"])
     return ConsensusConfig(tuple(held["files"]), held["studies"], tuple(held["terms"]), gates, held["merge"])
 
@@ -108,7 +106,9 @@ def consensus(cells: CellSet, profiles: ProfileSet, config: ConsensusConfig) -> 
     sums = np.stack([np.asarray(cells.counts[group == g].sum(axis=0)).ravel() for g in range(group.max() + 1)])
     level = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1) * 1e4
     shown = np.asarray((cells.counts > 0).sum(axis=0)).ravel() >= LEAST_SEEN
-    named = np.array([config.terms[place] for place in votes(level, shown, profiles, config).argmax(axis=1)], object)
+    vote = votes(level, shown, profiles, config)
+    known = np.isfinite(vote.max(axis=1))  # where no study has any of the types, nothing was voted on
+    named = np.where(known, np.array(config.terms, object)[vote.argmax(axis=1)], "")
     named = gated(named, level, config.gates)
     return np.array([config.merge.get(term, term) for term in named])[group]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cellingua.core.config import from_dict
 from cellingua.core.errors import ConfigError
@@ -13,7 +13,12 @@ Config = TypeVar("Config")
 
 
 def read_preset(kind: type[Config], recipe: str, name: str) -> Config:
-    """Return the preset `name` of a recipe (``langcell``: ``langcell_mini`` and the like) as a `kind`.
+    """Return the preset `name` of a recipe (``langcell``: ``langcell_mini`` and the like) as a `kind`; see `shipped`."""
+    return from_dict(kind, shipped(recipe, name))
+
+
+def shipped(recipe: str, name: str) -> dict[str, Any]:
+    """Return what the package ships under `name` for a recipe.
 
     Raises
     ------
@@ -25,4 +30,5 @@ def read_preset(kind: type[Config], recipe: str, name: str) -> Config:
     own = sorted(preset for preset in known if preset.startswith(f"{recipe}_"))
     if name not in own:
         raise ConfigError(f"There is no preset {name!r}.", "; ".join(own))
-    return from_dict(kind, json.loads(known[name].read_text(encoding="utf-8")))
+    held: dict[str, Any] = json.loads(known[name].read_text(encoding="utf-8"))
+    return held

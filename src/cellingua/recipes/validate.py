@@ -1,9 +1,10 @@
 """Choose, on cells that a model has not seen, how much its other channels count and how sure it may be.
 
 Three things are fitted, on held-out files of the training side: the strength of the marker evidence and the weight of
-the decoder (accuracy with each file's own labels as candidates), the temperature for candidates that a user names, and for the whole ontology a
-temperature and the handicap of terms that the model knows from words alone. Where the model has a match head, how much
-it counts is fitted afterwards (`cellingua.recipes.validate_match`).
+the decoder (accuracy with each file's own labels as candidates); the temperature for candidates that a user names; and
+for the whole ontology a temperature, the weight of the decoder, and the handicaps of terms that the model knows from
+words alone and of those without a profile or cells. Where the model has a match head, how much it counts is fitted
+afterwards (`cellingua.recipes.validate_match`).
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Validation:
         """Return one line for people."""
         key = f"{self.strength:g}"
         files = ", ".join(f"{file} {row[key]:.3f}" for file, row in self.accuracy.items())
-        said = f"Marker strength {key}, decoder {self.decoded:g}; temperature {self.temperature:.2f}; accuracy on held-out files: {files}."
+        chosen = f"Marker strength {key}, decoder {self.decoded:g}; temperature {self.temperature:.2f}"
+        said = f"{chosen}; accuracy on held-out files: {files}."
         return said if self.match is None else f"{said} {self.match.summary()}"
 
 

@@ -34,6 +34,7 @@ def write_card(
         f"- {len(profiles):,} mean profiles of {len(set(profiles.terms.tolist()))} cell types from "
         f"{len(studies)} studies ({', '.join(studies)}), as pseudo-cells.",
         f"- Markers of {len(material.markers):,} types, as pseudo-cells and as a second channel.",
+        "- The same profiles and real cells once more, for the decoder that arbitrates between like types.",
         f"- {int(cells.curated.sum()):,} real cells with a curated label and {int((~cells.curated).sum()):,} with a "
         "machine-made one:",
         table(["file", "curated", "machine-made"], _cell_rows(material)),
@@ -127,19 +128,24 @@ def _refusals(material: Material) -> str:
 def _validation(checked: Validation | None) -> str:
     if checked is None:
         return "None: temperatures are 1."
-    strengths = list(next(iter(checked.accuracy.values())))
-    rows = [
-        [file, f"{checked.cells[file]:,}", *(f"{row[s]:.3f}" for s in strengths)]
-        for file, row in checked.accuracy.items()
-    ]
     return (
         "A model that had not seen these files named up to 500 cells of each, with the file's own labels as "
-        "candidates. Accuracy by strength of the marker evidence:\n\n"
-        + table(["file", "cells", *strengths], rows)
-        + f"\n\nChosen: strength {checked.strength:g}, temperature {checked.temperature:.3f}; for the whole ontology "
-        f"{checked.ontology_temperature:.3f}, and {checked.words_only:.2f} for terms known from words alone."
+        "candidates. Accuracy by strength of the marker evidence, the decoder as chosen:\n\n"
+        + _by_file(checked.accuracy, checked.cells)
+        + "\n\nAccuracy by weight of the decoder's arbitration between like types, the markers as chosen:\n\n"
+        + _by_file(checked.by_decoder, checked.cells)
+        + f"\n\nChosen: strength {checked.strength:g}, decoder {checked.decoded:g}, temperature "
+        f"{checked.temperature:.3f}; for the whole ontology decoder {checked.ontology_decoded:g}, temperature "
+        f"{checked.ontology_temperature:.3f}, {checked.words_only:.2f} for terms known from words alone and "
+        f"{checked.unprofiled:.2f} for terms of which neither a profile nor cells were seen."
         + ("" if checked.match is None else "\n\n" + _matching(checked.match))
     )
+
+
+def _by_file(accuracy: Mapping[str, Mapping[str, float]], cells: Mapping[str, int]) -> str:
+    columns = list(next(iter(accuracy.values())))
+    rows = [[file, f"{cells[file]:,}", *(f"{row[key]:.3f}" for key in columns)] for file, row in accuracy.items()]
+    return table(["file", "cells", *columns], rows)
 
 
 def _matching(checked: MatchValidation) -> str:

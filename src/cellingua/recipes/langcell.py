@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cellingua.cells.collections import CellSet
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.config import to_dict
 from cellingua.core.progress import Progress, Silent
@@ -28,6 +29,7 @@ from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.model import LangCellModel
 from cellingua.models.text_sources import load_text_source
 from cellingua.nn.language import TextTower
+from cellingua.recipes.answers import fit_answers, predict
 from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
 from cellingua.recipes.decoder import expression_decoder
@@ -44,6 +46,7 @@ from cellingua.training.loop import train
 from cellingua.words.wordpiece import WordPiece
 
 BACKGROUND = 4000  # pseudo-cells that say what markers score by chance
+LEAST_ANSWERED = 50  # cells of a held-out file on which answers are calibrated
 LAST_PIECES = 48  # of a text whose state before the last layer is read once
 DRAWS = {ALIGNED: 0, FIRST: 1 << 20, SECOND: 2 << 20, MATCHED: 3 << 20}  # each stage draws minibatches of its own
 
@@ -82,9 +85,22 @@ def run(config: RecipeConfig, data: Path, out: Path, text_tower: str | Path, pro
         held = material.cells.take(np.isin(material.cells.files, list(config.held_out)))
         checked = validate(trained.model(config, pieces), held)
         progress.say(checked.summary())
+        checked = replace(checked, answers=_answers(trained.model(config, pieces, checked), held))
     progress.say("The model: trained on everything.")
     trained = fit(config, material, words, tower, pieces, out / "final", progress)
     return trained.save(config, pieces, checked, material, out / config.name)
+
+
+def _answers(model: LangCellModel, held: CellSet) -> dict[str, Any]:
+    """Return what `fit_answers` makes of the held-out files that are large enough."""
+    curated = held.take(held.curated)
+    sizes = {str(file): int((curated.files == file).sum()) for file in np.unique(curated.files)}
+    predictions = [
+        predict(model, curated.take(curated.files == file), file)
+        for file, size in sizes.items()
+        if size >= LEAST_ANSWERED and len(set(curated.terms[curated.files == file].tolist())) > 1
+    ]
+    return fit_answers(predictions) if predictions else {}
 
 
 @dataclass

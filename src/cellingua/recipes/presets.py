@@ -13,7 +13,7 @@ Config = TypeVar("Config")
 
 
 def read_preset(kind: type[Config], recipe: str, name: str) -> Config:
-    """Return the preset `name` of a recipe (``langcell``: ``langcell_mini`` and the like) as a `kind`; see `shipped`."""
+    """Return the preset `name` of a recipe (``langcell``: ``langcell_mini``, ...) as a `kind`; see `shipped`."""
     return from_dict(kind, shipped(recipe, name))
 
 

@@ -9,7 +9,8 @@ afterwards (`cellingua.recipes.validate_match`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ class Validation:
         file -> cells used.
     match
         How the match classifier counts, for a model that has one.
+    answers
+        What `cellingua.recipes.answers.fit_answers` returned; its temperatures take the place of those above.
     """
 
     strength: float
@@ -74,6 +77,7 @@ class Validation:
     by_decoder: dict[str, dict[str, float]]
     cells: dict[str, int]
     match: MatchValidation | None = None
+    answers: Mapping[str, Any] = field(default_factory=dict)
 
     def calibration(self) -> dict[str, Any]:
         """Return what is stored with the model."""
@@ -86,7 +90,15 @@ class Validation:
             "ontology_decoded": self.ontology_decoded,
             "threshold": 0.5,
         }
-        return held if self.match is None else held | {"match": self.match.calibration()}
+        held |= self.answers
+        if self.match is None:
+            return held
+        # The match classifier was fitted beside logits of the first temperatures: the same sum at the other scale.
+        scale = self.temperature / held["temperature"], self.ontology_temperature / held["ontology_temperature"]
+        match = self.match.calibration()
+        for kind, factor in zip(("user", "ontology"), scale, strict=True):
+            match[kind] = {name: round(value * factor, 4) for name, value in match[kind].items()}
+        return held | {"match": match}
 
     def summary(self) -> str:
         """Return one line for people."""

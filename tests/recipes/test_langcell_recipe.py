@@ -27,7 +27,7 @@ from cellingua.recipes.langcell import RecipeConfig, preset, run
 from cellingua.recipes.langcell_config import ObjectivesConfig, StageConfig, TopLayers
 from cellingua.recipes.langcell_step import Step
 from cellingua.recipes.material import read_material
-from cellingua.recipes.validate import Validation
+from cellingua.recipes.validate import WEIGHTS, Validation
 from cellingua.training.loop import TrainConfig
 from cellingua.training.optimise import OptimiseConfig
 from cellingua.words.candidates import from_labels, whole_ontology
@@ -127,13 +127,40 @@ def test_the_model_loads_and_names_planted_types(done: Path) -> None:
 
 def test_held_out_files_choose_the_calibration(done: Path) -> None:
     model = load_model(done / "tiny")
-    assert set(model.calibration) == {"temperature", "ontology_temperature", "words_only", "threshold", "match"}
+    assert set(model.calibration) == {
+        "temperature",
+        "ontology_temperature",
+        "words_only",
+        "unprofiled",
+        "decoded",
+        "ontology_decoded",
+        "threshold",
+        "match",
+    }
     assert model.calibration["temperature"] != 1.0
     assert -6 <= model.calibration["words_only"] <= 0
+    assert -6 <= model.calibration["unprofiled"] <= 0
+    assert {model.calibration["decoded"], model.calibration["ontology_decoded"]} <= set(WEIGHTS)
     card = (done / "tiny" / "card.md").read_text(encoding="utf-8")
     assert f"temperature {model.calibration['temperature']:.3f}" in card
     assert f"strength {model.evidence.strength:g}" in card
     assert "| mixed | 24 |" in card
+
+
+def test_the_decoder_knows_the_planted_types_and_what_they_are_kinds_of(done: Path) -> None:
+    model, ontology = load_model(done / "tiny"), load_ontology("CL")
+    assert model.decoder is not None
+    assert model.decoder.terms == frozenset(small_world.TYPES).union(
+        *(ontology.ancestors(t) for t in small_world.TYPES)
+    )
+    said = model.decoder.prepare(
+        model.candidate_vectors(from_labels(list(small_world.TYPES))), from_labels(list(small_world.TYPES)).term_ids
+    )
+    symbols = load_vocabulary().ensembl_ids[said.columns].tolist()
+    for place, (term, genes) in enumerate(tiny_data.markers().items()):
+        own = [symbols.index(gene) for gene in genes if gene in symbols]
+        above = said.levels[:, own].mean(axis=1)
+        assert above[place] > np.delete(above, place).max(), term
 
 
 def test_the_model_that_is_validated_has_not_seen_the_held_out_file(done: Path) -> None:
@@ -190,7 +217,7 @@ def test_stopped_and_resumed_is_an_unbroken_run(
     monkeypatch.setattr(Step, "__call__", interrupted)
     # What the validation found plays no part before the end, which this run does not see.
     scored = langcell.validate
-    monkeypatch.setattr(langcell, "validate", lambda *_: Validation(1.0, 1.0, 1.0, 0.0, {}, {}))
+    monkeypatch.setattr(langcell, "validate", lambda *_: Validation(1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, {}, {}, {}))
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, folder / "data", tmp_path, folder / "tower")
     assert not (tmp_path / "tiny").exists()

@@ -57,11 +57,10 @@ def decoded() -> Decoded:
 def cells(n: int = 25, seed: int = 1) -> tuple[csr_matrix, np.ndarray]:
     """Return counts of cells over the vocabulary, one of them empty, and logits of which no two are alike."""
     rng = np.random.default_rng(seed)
-    dense = rng.poisson(rng.gamma(0.6, 2.0, (n, 1000))).astype(np.float32)
+    dense = np.zeros((n, len(load_vocabulary())), np.float32)
+    dense[:, :1000] = rng.poisson(rng.gamma(0.6, 2.0, (n, 1000)))
     dense[n // 2] = 0
-    counts = csr_matrix(dense)
-    counts.resize((n, len(load_vocabulary())))
-    return counts, rng.normal(0, 3, (n, len(TERMS))).astype(np.float32)
+    return csr_matrix(dense), rng.normal(0, 3, (n, len(TERMS))).astype(np.float32)
 
 
 def plain_arbitration(levels: list[np.ndarray | None], genes: list[int], cell: np.ndarray, logits: np.ndarray) -> list:
@@ -157,7 +156,7 @@ def test_empty_cells_are_not_arbitrated() -> None:
     counts, logits = cells()
     found = decoded().arbitration(counts, logits)
     assert not found[12].any()
-    empty = csr_matrix((3, len(load_vocabulary())), dtype=np.float32)
+    empty = csr_matrix(np.zeros((3, len(load_vocabulary())), np.float32))
     assert not decoded().arbitration(empty, logits[:3]).any()
 
 

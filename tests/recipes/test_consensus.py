@@ -61,9 +61,9 @@ def cells(file: str, n: int = 240, seed: int = 0, kinds: int = len(TERMS)) -> tu
     """Return shallow cells of a file, which all came with the same wrong label, and their types."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, kinds, n)
-    counts = csr_matrix(rng.poisson(levels()[kind] * rng.lognormal(0, 0.3, (n, 1))).astype(np.float32))
-    counts.resize((n, len(load_vocabulary())))
-    totals = np.asarray(counts.sum(axis=1), np.float64).ravel()
+    dense = np.zeros((n, len(load_vocabulary())), np.float32)
+    dense[:, :GENES] = rng.poisson(levels()[kind] * rng.lognormal(0, 0.3, (n, 1)))
+    counts, totals = csr_matrix(dense), dense.sum(axis=1).astype(np.float64)
     names = np.array([f"{file}{row}" for row in range(n)])
     held = CellSet(counts, totals, np.full(n, "CL:0000000"), np.ones(n, bool), np.full(n, file), names)
     return held, np.array(TERMS)[kind]

@@ -18,7 +18,7 @@ from cellingua.cells.doctor import examine
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.reading import open_cells
 from cellingua.models.decoding import ExpressionDecoder
-from cellingua.models.evidence import fit_evidence
+from cellingua.models.evidence import MarkerEvidence, fit_evidence
 from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
 from cellingua.recipes import validate as module
@@ -104,7 +104,7 @@ def test_a_decoder_that_knows_is_believed_and_what_is_chosen_is_what_is_used(
     assert found.decoded > 0
     assert mean(found.decoded) == max(map(mean, WEIGHTS)) > mean(0.0)
     # As a user would get it.
-    assert model.evidence is not None
+    assert isinstance(model.evidence, MarkerEvidence)
     chosen = replace(model, calibration=found.calibration(), evidence=replace(model.evidence, strength=found.strength))
     for file in FILES:
         part = cells.take(cells.files == file)
@@ -134,7 +134,7 @@ def test_handicaps_are_fitted_within_bounds_and_used_where_the_user_named_none(
     wide = chosen.prepare(whole_ontology())
     place = {term: row for row, term in enumerate(wide.term_ids)}
     prior = {term: float(wide.prior[row]) for term, row in place.items()}
-    other = next(term for term in place if term not in small_world.TYPES and term != some)
+    other = next(str(term) for term in place if term not in small_world.TYPES and term != some)
     assert prior[some] == pytest.approx(found.unprofiled)
     assert prior[other] == pytest.approx(found.words_only + found.unprofiled)
     assert {prior[term] for term in small_world.TYPES} == {0.0}

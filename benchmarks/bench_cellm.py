@@ -67,7 +67,7 @@ def measure_compat(layers: int, pairs: int) -> dict[str, float]:
     for number in range(pairs + 1):
         batch = performer.batch(simulate(1, number))
         long = padded_batch(batch, performer)
-        states = {}
+        states: dict[str, torch.Tensor] = {}
 
         def run(kind: str, held: BinnedBatch, into: dict[str, torch.Tensor] = states) -> None:
             into[kind] = performer.use_plain(kind == "padded")(held).hidden

@@ -95,7 +95,7 @@ def measure(data: DrugData, folder: Path, kind: str, draws: int, trees: bool) ->
         _say(kind, name, out[name])
     ways: dict[str, dict[str, Any]] = {"field, training pairs alone": {"learn": ("train",)}, "field": {}}
     if kind == "unseen_lines":
-        learned = np.isfinite(grid).any(axis=1)
+        learned = np.asarray(np.isfinite(grid).any(axis=1))
         ways["field, with further lines and drugs of GDSC"] = {"more": read_more_lines(folder, data, learned)}
     for name, options in ways.items():
         began = time.perf_counter()

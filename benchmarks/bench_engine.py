@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument("--packages", type=Path, help="folder that holds sentence-transformers")
     packages = parser.parse_args().packages
     grid, mistakes = child(GRADIENTS, "grid"), child(GRADIENTS, "mistakes")
-    memory = {rows: child(MEASURES, "memory", rows, **LEAN) for rows in (64, 512, 4_096)}
-    times = child(MEASURES, "time", **WARM)
+    memory = {rows: child(MEASURES, "memory", rows, **LEAN) for rows in (64, 512, 4_096)}  # type: ignore[arg-type]
+    times = child(MEASURES, "time", **WARM)  # type: ignore[arg-type]
     against = child(MEASURES, "time-st", path=packages, **WARM)
     peaks = {what: least_peak(what, AGAINST_ROWS, packages) for what in ("memory-ours", "memory-st")}
     growth = memory[4_096]["less_these_bytes"] / memory[64]["less_these_bytes"]

@@ -124,7 +124,7 @@ def bars(runs: list[dict[str, Any]], sets: list[str], unseen: list[str]) -> dict
         for name in BARS_AGAINST:
             other = average(runs, "macro_f1", BAR, name, names)
             called = next(method.title for method in METHODS if method.name == name)
-            ahead = round(ours[0] - other[0], 4) if ours and other else None
+            ahead = round(ours[0] - other[0], 4) if ours and other else None  # type: ignore[operator]
             found[f"macro-F1 with 5 cells a type above {called}, {title}"] = {
                 "value": ahead,
                 "bar": "> 0",

@@ -136,7 +136,7 @@ def main() -> int:
 
             def ask(length: int, method: str = method, rows: int = rows) -> int:
                 settings = ("--size", given.size, "--device", given.device, "--probe", method, rows, length)
-                found: int = child("benchmarks.bench_figure", *settings, **LEAN)["peak_bytes"]
+                found: int = child("benchmarks.bench_figure", *settings, **LEAN)["peak_bytes"]  # type: ignore[arg-type]
                 return found
 
             length, peak = longest(ask, budget, guess)

@@ -69,6 +69,7 @@ def write_checkpoint(folder: Path) -> Any:
         "ctm_head": module.match_head,
     }
     for name, head in heads.items():
+        assert head is not None
         torch.save({"weight": head.weight.detach(), "bias": head.bias.detach()}, folder / f"{name}.bin")
     (folder / "text_bert" / "vocab.txt").write_text("\n".join(vocabulary()), encoding="utf-8")
     return module

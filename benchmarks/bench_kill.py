@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.common import write_result
+from benchmarks.common import Bars, write_result
 from benchmarks.synthetic import write_file
 
 KILLS, STEPS, EVERY, LONGEST, AFTER = 30, 1_000_000, 3, 0.8, 20
@@ -116,7 +116,7 @@ def measure(folder: Path, kills: int, seed: int) -> int:
     same = equal_weights(folder / "resumed.safetensors", folder / "unbroken.safetensors")
     onward = all(before < after for before, after in zip([0, *reached], reached, strict=False))
     figures = {"kills": kills, "steps_at_last_kill": reached[-1], "kills_that_cut_a_write": cut}
-    bars = {
+    bars: Bars = {
         "weights equal bit for bit": {"value": same, "bar": True, "ok": same},
         "every kill left a checkpoint further on": {"value": onward, "bar": True, "ok": onward},
         "kills": {"value": kills, "bar": f">= {KILLS}", "ok": kills >= KILLS},

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from sklearn.decomposition import PCA
 
-from benchmarks.common import shared_folder, write_result
+from benchmarks.common import Bars, shared_folder, write_result
 from benchmarks.pretrain_arms import ARMS, EVALUATION, LIST, SEEDS, STORED, UNSEEN, UNTRAINED, open_training_corpus
 from benchmarks.pretrain_probe import (
     COMPONENTS,
@@ -210,7 +210,7 @@ def main() -> int:
         "arms": [{"arm": arm, "hash": digest} for arm, digest in listed["arms"].items()],
         "corpus": listed["corpus"],
     }
-    bars = {
+    bars: Bars = {
         "stored arms verified": {"value": len(models), "bar": 9, "ok": len(models) == 9},
         "no evaluation file in the corpus": {"value": apart, "bar": True, "ok": apart},
         "bundle, MB": {

@@ -129,7 +129,8 @@ def in_a_fresh_process(kind: str, cells: int) -> dict[str, float]:
 
 def loop(table: pd.DataFrame, places: NDArray[np.int64]) -> list[str]:
     """Return the texts of some cells by the plain loop."""
-    return [describe_cell(row) for row in table.iloc[places].astype(object).to_dict("records")]
+    rows: list[dict[str, Any]] = table.iloc[places].astype(object).to_dict("records")  # type: ignore[assignment]
+    return [describe_cell(row) for row in rows]
 
 
 def timed(call: Any) -> tuple[float, Any]:

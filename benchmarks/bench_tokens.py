@@ -13,7 +13,7 @@ import time
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from benchmarks.common import write_result
+from benchmarks.common import Bars, write_result
 from cellingua.cells.ranked import RankedCells, rank_tokens
 
 CELLS, GENES, PAIRS = 2_000, 20_000, 7
@@ -72,7 +72,7 @@ def main() -> int:
         "pairs": PAIRS,
         "tokens_equal": same,
     }
-    bars = {
+    bars: Bars = {
         "tokens equal": {"value": same, "bar": True, "ok": same},
         "ratio_median": {"value": figures["ratio_median"], "bar": 6.0, "ok": statistics.median(ratios) >= 6.0},
     }

@@ -147,6 +147,7 @@ def grid() -> dict[str, Any]:
             found, plain = one(case, getattr(torch, dtype))
             assert plain is not None
             worst[dtype] = max(worst[dtype], gradient_error(found, plain))
+        assert plain is not None
         truth[json.dumps(case)] = plain
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(process, args=(folder,), nprocs=2, join=True)

@@ -31,6 +31,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 WHEELS = {
@@ -74,7 +75,9 @@ def choose_genes(everything: list[tuple[str, str, str]], formerly: set[str]) -> 
     return sorted(gene for gene in everything if gene[2] in coding or SEGMENT.fullmatch(gene[2]) or gene[0] in formerly)
 
 
-def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: list[tuple[str, str, str]]):
+def other_names(
+    folder: Path, everything: list[tuple[str, str, str]], genes: list[tuple[str, str, str]]
+) -> dict[str, tuple[str, str]]:
     """Return name -> (ensembl id, "previous" or "alias") for names that are no current symbol."""
     taken = {symbol for _, symbol, _ in everything}
     biotype = {gene: kind for gene, _, kind in genes}
@@ -86,12 +89,12 @@ def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: lis
     with open_wheel(folder, "cellconsensus") as wheel:
         aliases = json.loads(wheel.read("cellconsensus/data/gene_alias.json"))
     for name, symbol in aliases.items():
-        gene = by_symbol.get(symbol)
-        if gene is None or name in taken or name.startswith("ENSG") or "\t" in name or not re.search("[A-Za-z]", name):
+        owner = by_symbol.get(symbol)
+        if owner is None or name in taken or name.startswith("ENSG") or "\t" in name or not re.search("[A-Za-z]", name):
             continue
-        if NON_CODING_NAME.fullmatch(name) and not SEGMENT.fullmatch(biotype[gene]):
+        if NON_CODING_NAME.fullmatch(name) and not SEGMENT.fullmatch(biotype[owner]):
             continue
-        names[name] = (gene, "alias")
+        names[name] = (owner, "alias")
     with open_wheel(folder, "celltypist") as wheel:
         old = csv.reader(io.StringIO(wheel.read("celltypist/data/samples/GENCODEv44_Gene_id2name.csv").decode()))
         for gene, name in old:
@@ -104,7 +107,7 @@ def other_names(folder: Path, everything: list[tuple[str, str, str]], genes: lis
     return names
 
 
-def write_table(path: Path, header: list[str], rows: list[tuple[str, ...]]) -> None:
+def write_table(path: Path, header: list[str], rows: Sequence[tuple[str, ...]]) -> None:
     """Write a gzipped TSV that is the same byte for byte each time (no name, no time stamp)."""
     text = "\n".join("\t".join(row) for row in [tuple(header), *rows]) + "\n"
     packed = io.BytesIO()

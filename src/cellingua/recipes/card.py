@@ -128,6 +128,7 @@ def _refusals(material: Material) -> str:
 def _validation(checked: Validation | None) -> str:
     if checked is None:
         return "None: temperatures are 1."
+    held = checked.calibration()
     return (
         "A model that had not seen these files named up to 500 cells of each, with the file's own labels as "
         "candidates. Accuracy by strength of the marker evidence, the decoder as chosen:\n\n"
@@ -135,9 +136,9 @@ def _validation(checked: Validation | None) -> str:
         + "\n\nAccuracy by weight of the decoder's arbitration between like types, the markers as chosen:\n\n"
         + _by_file(checked.by_decoder, checked.cells)
         + f"\n\nChosen: strength {checked.strength:g}, decoder {checked.decoded:g}, temperature "
-        f"{checked.temperature:.3f}; for the whole ontology decoder {checked.ontology_decoded:g}, temperature "
-        f"{checked.ontology_temperature:.3f}, {checked.words_only:.2f} for terms known from words alone and "
-        f"{checked.unprofiled:.2f} for terms of which neither a profile nor cells were seen."
+        f"{held['temperature']:.3f}; for the whole ontology decoder {checked.ontology_decoded:g}, temperature "
+        f"{held['ontology_temperature']:.3f}, {held['words_only']:.2f} for terms known from words alone, and "
+        f"{checked.unprofiled:.2f} more for terms of which neither a profile nor cells were seen."
         + ("" if checked.match is None else "\n\n" + _matching(checked.match))
     )
 

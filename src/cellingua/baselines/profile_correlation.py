@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.stats import rankdata
 
 from cellingua.baselines.form import Floats, Labels, softmax
 from cellingua.core.errors import InputError
+from cellingua.measures.rank_correlation import unit_ranks
 
 QUANTILE = 0.8  # over the profiles of a label
 NEAR = 0.05  # labels that are this near the best are compared again
@@ -143,7 +143,7 @@ class ProfileCorrelation:
     def _correlate(self, cells: Floats, labels: NDArray[np.integer]) -> Floats:
         """Return the score of each of some labels over the genes that tell them apart, float64 (n, labels)."""
         genes, profiles, stops = self._reference(labels)
-        found = _standard(rankdata(cells[:, genes], axis=1)) @ profiles.T
+        found = unit_ranks(cells[:, genes]) @ profiles.T
         parts = np.split(found, stops, axis=1)
         return np.stack([np.quantile(part, self.quantile, axis=1) for part in parts], axis=1)
 
@@ -155,7 +155,7 @@ class ProfileCorrelation:
                 self._ranked.clear()
             genes = self._genes(labels)
             members = [np.flatnonzero(self._codes == label) for label in labels]
-            profiles = _standard(rankdata(self._profiles[np.ix_(np.concatenate(members), genes)], axis=1))
+            profiles = unit_ranks(self._profiles[np.ix_(np.concatenate(members), genes)])
             self._ranked[key] = genes, profiles, np.cumsum([len(part) for part in members])[:-1]
         return self._ranked[key]
 
@@ -168,10 +168,3 @@ class ProfileCorrelation:
             return np.sort(np.argsort(-spread, kind="stable")[: self.variable])
         found = np.unique(np.concatenate([self._pairs[i][j] for i in labels for j in labels if i != j]))
         return found if len(found) >= 2 else np.arange(len(self._columns))
-
-
-def _standard(ranks: Floats) -> Floats:
-    """Return rows of mean 0 and length 1; a row whose ranks are all tied is 0."""
-    centred = ranks - ranks.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(centred / np.where(length > 0, length, 1.0))

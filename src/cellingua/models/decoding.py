@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from scipy.sparse import csr_matrix
-from scipy.stats import rankdata
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ModelError
+from cellingua.measures.rank_correlation import telling_genes, unit_ranks, unit_rows
 
 Floats = NDArray[np.float32]
 EACH_WAY = 60  # genes by which either of a pair is higher
@@ -53,7 +53,7 @@ class Decoded:
 
     @cached_property
     def _unit(self) -> Floats:
-        return _unit_rows(self.levels)
+        return unit_rows(self.levels).astype(np.float32)
 
     def siblings(self, a: int, b: int) -> bool:
         """Return whether two rows of `levels` are alike enough to be arbitrated between."""
@@ -81,10 +81,9 @@ class Decoded:
 
     def preference(self, shown: NDArray[Any], a: int, b: int) -> Floats:
         """Return how much more cells (n, g) agree with row `a` than with row `b`: float32 (n,), from -2 to 2."""
-        order = np.argsort(self.levels[a] - self.levels[b], kind="stable")
-        genes = order if len(order) <= 2 * EACH_WAY else np.concatenate([order[:EACH_WAY], order[-EACH_WAY:]])
-        said = _unit_rows(rankdata(self.levels[[a, b]][:, genes], axis=1))
-        cells = _unit_rows(rankdata(shown[:, genes], axis=1))
+        genes = telling_genes(self.levels[a], self.levels[b], EACH_WAY)
+        said = unit_ranks(self.levels[[a, b]][:, genes]).astype(np.float32)
+        cells = unit_ranks(shown[:, genes]).astype(np.float32)
         # Row by row: a matrix product may add up a cell's genes in another order when there are more cells.
         return np.asarray((cells * (said[0] - said[1])).sum(axis=1), np.float32)
 
@@ -163,13 +162,6 @@ class ExpressionDecoder:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{where} can't be read: {error!r}.", f"the arrays {', '.join(_KEYS)}") from error
         return cls(genes, frozenset(terms), mean, weights)
-
-
-def _unit_rows(values: NDArray[Any]) -> Floats:
-    """Return each row centred and of unit length; zeros for a row without differences."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-6).astype(np.float32)
 
 
 def fit_decoder(

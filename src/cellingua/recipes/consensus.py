@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from cellingua.cells.collections import CellSet
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.leakage import log_normalised
 from cellingua.cells.simulate import ProfileSet
+from cellingua.measures.rank_correlation import telling_genes, unit_ranks
 from cellingua.recipes.presets import shipped
 
 COMPONENTS, VARIABLE, GROUP = 30, 2000, 25  # principal components; variable genes; cells of a group
@@ -159,21 +159,12 @@ def _duels(level: NDArray[np.floating], reference: NDArray[np.floating]) -> NDAr
     score = np.zeros((len(level), len(reference)))
     for a in range(len(reference)):
         for b in range(a + 1, len(reference)):
-            order = np.argsort(reference[a] - reference[b], kind="stable")
-            genes = np.concatenate([order[:EACH_WAY], order[-EACH_WAY:]])
-            agree = (
-                _standard(rankdata(level[:, genes], axis=1))
-                @ _standard(rankdata(reference[[a, b]][:, genes], axis=1)).T
-            )
-            vote = np.tanh(SHARP * (agree[:, 0] - agree[:, 1]) / len(genes))
+            genes = telling_genes(reference[a], reference[b], EACH_WAY)
+            agree = unit_ranks(level[:, genes]) @ unit_ranks(reference[[a, b]][:, genes]).T
+            vote = np.tanh(SHARP * (agree[:, 0] - agree[:, 1]))
             score[:, a] += vote
             score[:, b] -= vote
     return score / max(1, len(reference) - 1)
-
-
-def _standard(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    spread = values.std(axis=1, keepdims=True)
-    return np.asarray((values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1))
 
 
 def gated(named: NDArray[np.object_], level: NDArray[np.floating], gates: Sequence[Gate]) -> NDArray[np.object_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common import shared_folder
 from benchmarks.left_out import SETS, cells_of, load_left_out
 from cellingua.calibration.answers import Answers
 from cellingua.calibration.hierarchy import hierarchy_of
@@ -61,6 +63,44 @@ class Judged:
             "rolled up": round(float((self.status == ROLLED_UP).mean()), 4),
             "mean depth": round(float(np.nanmean(self.depth)), 2) if answered.any() else float("nan"),
         }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What both benchmarks of answers judge.
+
+    Attributes
+    ----------
+    parts, fitted
+        The left-out sets, and for each what was fitted on the others.
+    judged, everything
+        The evaluation sets, and what was fitted on all left-out sets.
+    files
+        The files of cells.
+    """
+
+    parts: list[Prediction]
+    fitted: list[dict[str, Any]]
+    judged: list[Prediction]
+    everything: dict[str, Any]
+    files: list[Path]
+
+    @property
+    def same(self) -> list[dict[str, Any]]:
+        """`everything`, once for each evaluation set."""
+        return [self.everything] * len(self.judged)
+
+
+def from_command_line(description: str | None) -> Judgement:
+    """Read the command line of a benchmark of answers, and ask the models."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="for a first look")
+    sets = parser.parse_args().sets
+    data = shared_folder() / "data" / "cells"
+    files = [data / "corpus" / f"{name}.h5ad" for name in sets]
+    files += [data / "evaluation" / f"{name}.h5ad" for name in EVALUATION]
+    parts = left_out_predictions(data, sets)
+    return Judgement(parts, fitted_on_others(parts), evaluation_predictions(data), fit_answers(parts), files)
 
 
 def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Prediction]:

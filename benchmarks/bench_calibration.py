@@ -12,28 +12,22 @@ unknown is not covered), expected calibration error at most 0.05.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.answers_judge import (
-    EVALUATION,
     RATES,
     error_of,
-    evaluation_predictions,
-    fitted_on_others,
+    from_command_line,
     judge,
-    left_out_predictions,
     pooled,
     stated_and_right,
 )
-from benchmarks.common import at_least, shared_folder, write_result
-from benchmarks.left_out import SETS
+from benchmarks.common import at_least, write_result
 from cellingua.measures.calibration import reliability, risk_coverage
-from cellingua.recipes.answers import Prediction, fit_answers
+from cellingua.recipes.answers import Prediction
 
 POINTS = 40  # of a risk-coverage curve
 FEWEST = 10  # answers in a bin that is drawn
@@ -82,17 +76,10 @@ def errors(parts: Sequence[Prediction], fitted: Sequence[Mapping[str, Any]]) -> 
 
 def main() -> int:
     """Measure and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="for a first look")
-    args = parser.parse_args()
-    data = shared_folder() / "data" / "cells"
-    parts = left_out_predictions(data, args.sets)
-    fitted = fitted_on_others(parts)
+    held = from_command_line(__doc__)
+    parts, fitted, judged, same = held.parts, held.fitted, held.judged, held.same
     own = figures_of(parts, fitted, "user")
     error = error_of([stated_and_right(part, state) for part, state in zip(parts, fitted, strict=True)])
-    everything = fit_answers(parts)
-    judged = evaluation_predictions(data)
-    same = [everything] * len(judged)
     bars = {
         f"covered at error rate {rate:g}": at_least(own[f"rate {rate:g}"]["all sets"]["covered"], 1 - rate - 0.02)
         for rate in RATES
@@ -105,12 +92,10 @@ def main() -> int:
         "evaluation, own types": figures_of(judged, same, "user"),
         "evaluation, whole ontology": figures_of(judged, same, "ontology"),
         "calibration error, evaluation": errors(judged, same),
-        "fitted": {key: value for key, value in everything.items() if key != "answers"},
+        "fitted": {key: value for key, value in held.everything.items() if key != "answers"},
         "curves": [curves(parts, fitted)],
     }
-    files = [data / "corpus" / f"{name}.h5ad" for name in args.sets]
-    files += [data / "evaluation" / f"{name}.h5ad" for name in EVALUATION]
-    return write_result("calibration", figures, bars, data=[Path(file) for file in files])
+    return write_result("calibration", figures, bars, data=held.files)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,16 @@ lineages of the left-out sets at least 0.85. Single types are shown beside it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.answers_judge import EVALUATION, evaluation_predictions, fitted_on_others, left_out_predictions
-from benchmarks.common import at_least, shared_folder, write_result
-from benchmarks.left_out import SETS
+from benchmarks.answers_judge import from_command_line
+from benchmarks.common import at_least, write_result
 from cellingua.calibration.answers import Answers
 from cellingua.measures.calibration import separation
-from cellingua.recipes.answers import Prediction, fit_answers, open_cases
+from cellingua.recipes.answers import Prediction, open_cases
 from cellingua.words.ontology import load_ontology
 
 
@@ -57,14 +54,8 @@ def mean_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
 
 def main() -> int:
     """Measure and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, help="for a first look")
-    args = parser.parse_args()
-    data = shared_folder() / "data" / "cells"
-    parts = left_out_predictions(data, args.sets)
-    fitted = fitted_on_others(parts)
-    judged = evaluation_predictions(data)
-    same = [fit_answers(parts)] * len(judged)
+    held = from_command_line(__doc__)
+    parts, fitted, judged, same = held.parts, held.fitted, held.judged, held.same
     lineages, single = table(parts, fitted, single=False), table(parts, fitted, single=True)
     others = table(judged, same, single=False)
     figures = {
@@ -75,10 +66,8 @@ def main() -> int:
         "lineages, evaluation sets": others,
         "single types, evaluation sets": table(judged, same, single=True),
     }
-    files = [data / "corpus" / f"{name}.h5ad" for name in args.sets]
-    files += [data / "evaluation" / f"{name}.h5ad" for name in EVALUATION]
     bars = {"mean AUROC of unknown, lineages of the left-out sets": at_least(mean_of(lineages), 0.85)}
-    return write_result("unknown", figures, bars, data=[Path(file) for file in files])
+    return write_result("unknown", figures, bars, data=held.files)
 
 
 if __name__ == "__main__":

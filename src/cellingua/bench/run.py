@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,41 +213,62 @@ def measure(
     plan = Plan(task, tuple(candidates), tuple(protocols), tuple(methods), draws, seed=seed)
     progress = progress or Silent()
     folder = Path(data) if isinstance(data, str | Path) and Path(data).is_dir() and is_collection(Path(data)) else None
-    if data is None:
-        raise InputError("No data were named.", "a labelled file, or a folder of data sets", "--data FILE")
     names: list[str] = []
+    read: Iterable[BenchSet]
     if folder is not None:
-        names = list(sets) or available(folder, trained=False)
-        if not names:
-            raise InputError(
-                f"{folder} has none of the named sets.", "evaluation/*.h5ad", "--data FILE --labels-from C"
-            )
-    elif not labels_from:
-        raise InputError("The labels of the file were not named.", "a column of obs", "--labels-from COLUMN")
-    elif sets:
-        raise InputError("Sets are named by a folder of data sets alone.", "a file, or sets of a folder", "--data DIR")
-    where = Path(profiles) if profiles is not None else folder
-    if profiles is not None and not (Path(profiles) / "profiles" / "profiles_meta.tsv").is_file():
-        raise InputError(
-            f"{profiles} has no profiles/profiles_meta.tsv.", "a folder of data sets", "another --profiles"
-        )
-    if folder is None:
-        read = [labelled_set(data, labels_from, tissue=tissue, donor_key=donor_key, layer=layer)]  # type: ignore[arg-type]
+        names = _names(folder, sets)
+        references = _references(profiles, folder)
+        read = (named_set(name, folder) for name in names)  # one in memory at a time
+    else:
+        references = _references(profiles, None)
+        read = [_file_of(data, labels_from, sets, tissue, donor_key, layer)]
         if task == "zero-shot" and not candidates:
-            plan = Plan(task, ("labels", "tissue", "ontology") if tissue else ("labels", "ontology"), (),
-                        plan.methods, draws, seed=seed)  # fmt: skip
-    loaded = model
-    if isinstance(loaded, str | Path):
-        loaded = load_any(loaded, device=pick_device(device).name)
-    bench = Bench(loaded, find_references(shipped_markers(), where), progress)
+            plan = replace(plan, candidates=("labels", "tissue", "ontology") if tissue else ("labels", "ontology"))
+    loaded = load_any(model, device=pick_device(device).name) if isinstance(model, str | Path) else model
+    bench = Bench(loaded, references, progress)
     progress.step("Measuring", len(names) or 1)
-    for cells in (named_set(name, folder) for name in names) if folder is not None else read:
+    for cells in read:
         bench.add(cells, plan)
         progress.advance()
     if not bench.runs:
         reasons = dict.fromkeys(entry["reason"] for entry in bench.skipped)
         raise InputError("Nothing could be measured. " + " ".join(reasons), "labels that can be read as cell types")
     return bench.result(plan)
+
+
+def _names(folder: Path, sets: Sequence[str]) -> list[str]:
+    """Return the names of the sets of a folder that are measured."""
+    names = list(sets) or available(folder, trained=False)
+    if not names:
+        raise InputError(f"{folder} has none of the named sets.", "evaluation/*.h5ad", "--data FILE --labels-from C")
+    return names
+
+
+def _file_of(
+    data: str | Path | anndata.AnnData | None,
+    labels_from: str,
+    sets: Sequence[str],
+    tissue: str | None,
+    donor_key: str | None,
+    layer: str | None,
+) -> BenchSet:
+    """Return a file of cells as a set, or refuse what can't be measured on one."""
+    if data is None:
+        raise InputError("No data were named.", "a labelled file, or a folder of data sets", "--data FILE")
+    if not labels_from:
+        raise InputError("The labels of the file were not named.", "a column of obs", "--labels-from COLUMN")
+    if sets:
+        raise InputError("Sets are named by a folder of data sets alone.", "a file, or sets of a folder", "--data DIR")
+    return labelled_set(data, labels_from, tissue=tissue, donor_key=donor_key, layer=layer)
+
+
+def _references(profiles: str | Path | None, folder: Path | None) -> References:
+    """Return markers and profiles, of the folder that was named for them or else of the data's."""
+    if profiles is not None and not (Path(profiles) / "profiles" / "profiles_meta.tsv").is_file():
+        raise InputError(
+            f"{profiles} has no profiles/profiles_meta.tsv.", "a folder of data sets", "another --profiles"
+        )
+    return find_references(shipped_markers(), Path(profiles) if profiles is not None else folder)
 
 
 def is_collection(folder: Path) -> bool:

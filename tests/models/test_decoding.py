@@ -213,6 +213,46 @@ def test_a_map_that_is_linear_is_found() -> None:
     np.testing.assert_allclose(weights, truth, atol=1e-3)
 
 
+# -- agreement -------------------------------------------------------------------------------------------------------
+
+
+def test_agreement_is_spearmans_correlation_over_the_genes_that_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellingua.models.decoding.VARIABLE", 50)
+    counts, _ = cells()
+    held = decoder()
+    known = [place for place, term in enumerate(TERMS) if term in held.terms]
+    levels = held.mean + vectors()[known] @ held.weights
+    genes = sorted(range(GENES), key=lambda gene: -levels[:, gene].std())[:50]
+    column = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
+    columns = [column[held.genes[gene]] for gene in genes]
+    found = decoded().agreement(counts)
+    assert found.dtype == np.float32
+    for row in range(25):
+        shown = counts[row].toarray()[0, columns]
+        said = [spearmanr(shown, level[genes])[0] if shown.any() else 0.0 for level in levels]
+        np.testing.assert_allclose(found[row, known], said, atol=1e-5)
+        np.testing.assert_allclose(found[row, [3, 6]], np.mean(said), atol=1e-5)  # of which nothing was seen
+    np.testing.assert_array_equal(decoded().agreement(counts * 7), found)  # depth plays no part
+    assert np.abs(found).max() > 0.05
+
+
+@given(order=st.permutations(range(25)), size=st.integers(1, 25))
+@settings(max_examples=15, deadline=None)
+def test_agreement_of_a_cell_depends_on_it_alone(order: list[int], size: int) -> None:
+    counts, _ = cells()
+    whole = decoded().agreement(counts)
+    for start in range(0, 25, size):
+        rows = order[start : start + size]
+        np.testing.assert_array_equal(decoded().agreement(csr_matrix(counts[rows])), whole[rows])
+
+
+def test_nothing_to_agree_with() -> None:
+    counts, _ = cells()
+    assert not decoder().prepare(vectors()[3:5], [None, "CL:0000000"]).agreement(counts).any()
+    assert not decoder().prepare(vectors()[2:4], TERMS[2:4]).agreement(counts).any()  # one alone
+    assert decoded().agreement(counts[:0]).shape == (0, len(TERMS))
+
+
 # -- the file --------------------------------------------------------------------------------------------------------
 
 
@@ -221,11 +261,13 @@ def test_round_trip() -> None:
     back = ExpressionDecoder.from_bytes(held.to_bytes(), JOINT, "here")
     assert (back.genes, back.terms) == (held.genes, held.terms)
     np.testing.assert_array_equal(back.mean, held.mean.astype(np.float16).astype(np.float32))
-    np.testing.assert_array_equal(back.weights, held.weights.astype(np.float16).astype(np.float32))
-    assert ExpressionDecoder.from_bytes(back.to_bytes(), JOINT, "here").to_bytes() == held.to_bytes()
+    step = np.abs(held.weights).max(axis=0) / 127  # of each gene
+    assert (np.abs(back.weights - held.weights) <= 0.51 * step).all()
+    assert back.to_bytes() == held.to_bytes()
     counts, logits = cells()
-    found = back.prepare(vectors(), TERMS).arbitration(counts, logits)
-    np.testing.assert_allclose(found, decoded().arbitration(counts, logits), atol=0.02)  # half precision
+    said, told = back.prepare(vectors(), TERMS), decoded()
+    np.testing.assert_allclose(said.arbitration(counts, logits), told.arbitration(counts, logits), atol=0.05)
+    np.testing.assert_allclose(said.agreement(counts), told.agreement(counts), atol=0.01)
 
 
 DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
@@ -234,8 +276,9 @@ DAMAGE: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "short": lambda held: held.update(mean=held["mean"][:-1]),
     "flat": lambda held: held.update(weights=held["weights"].flatten()),
     "turned": lambda held: held.update(weights=held["weights"].T.contiguous()),
-    "narrow": lambda held: held.update(weights=held["weights"][:-1]),
-    "not a number": lambda held: held["weights"].fill_(math.nan),
+    "narrow": lambda held: held.update(weights=held["weights"][:, :-1].contiguous()),
+    "few scales": lambda held: held.update(scale=held["scale"][:-1]),
+    "not a number": lambda held: held["scale"].fill_(math.nan),
     "endless": lambda held: held["mean"].fill_(math.inf),
     "not text": lambda held: held.update(genes=torch.full_like(held["genes"], 255)),
     "another type": lambda held: held.update(terms=held["terms"].to(torch.bfloat16)),
@@ -258,7 +301,14 @@ def test_a_cut_file_is_told(cut: int) -> None:
 
 # -- in a model ------------------------------------------------------------------------------------------------------
 
-CALIBRATION = {"temperature": 2.0, "decoded": 10.0, "ontology_decoded": 20.0, "words_only": -1.0, "unprofiled": -3.0}
+CALIBRATION = {
+    "temperature": 2.0,
+    "agreement": 15.0,
+    "decoded": 10.0,
+    "ontology_decoded": 20.0,
+    "words_only": -1.0,
+    "unprofiled": -3.0,
+}
 
 
 @dataclass
@@ -329,6 +379,10 @@ def test_the_logits_carry_what_the_decoder_adds(model: LangCellModel, origin: st
     assert prepared.decoded is not None
     assert prepared.decoded_weight == weight
     similarity = embedding @ prepared.vectors.T / np.float32(model.config.temperature)
+    if origin == "user":
+        agreement = prepared.decoded.agreement(counts)
+        assert agreement.any()
+        similarity = similarity + 15 * agreement
     added = prepared.decoded.arbitration(counts, similarity)
     assert added.any()
     expected = (similarity + weight * added + prepared.prior) / 2.0

@@ -111,6 +111,9 @@ def test_candidates_do_not_change_each_other() -> None:
     some = fitted().score(block, [TERMS[2], None, "CL:0000000", TERMS[0], TERMS[2]])
     np.testing.assert_array_equal(some[:, [0, 3, 4]], whole[:, [2, 0, 2]])
     np.testing.assert_array_equal(some[:, 1:3], 0)
+    np.testing.assert_array_equal(fitted().score(block, [None, TERMS[0]], 2.5)[:, 0], np.full(5, 2.5, np.float32))
+    np.testing.assert_array_equal(fitted().score(block, [None, TERMS[0]], 2.5)[:, 1], whole[:, 0])
+    assert fitted().knows([None, TERMS[0], "CL:0000000"]).tolist() == [False, True, False]
     assert fitted().score(block, []).shape == (5, 0)
 
 

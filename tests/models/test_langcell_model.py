@@ -82,9 +82,13 @@ def test_candidates_come_from_the_store_or_the_tower(tmp_path: Path) -> None:
 
 def test_logits_are_similarity_evidence_and_temperature(tmp_path: Path) -> None:
     class Evidence:
-        def score(self, block: object, term_ids: object) -> np.ndarray:
+        def score(self, block: object, term_ids: object, unmarked: float = 0.0) -> np.ndarray:
             assert term_ids == tuple(tiny.TERMS)
+            assert unmarked == wanted
             return np.full((5, 3), 1.5, dtype=np.float32)
+
+        def knows(self, term_ids: object) -> np.ndarray:
+            raise NotImplementedError
 
     model = made(tmp_path, "bag")
     block = Block(csr_matrix((5, 3)), np.zeros(5))
@@ -92,8 +96,13 @@ def test_logits_are_similarity_evidence_and_temperature(tmp_path: Path) -> None:
     candidates = model.prepare(Texts(list(tiny.TERMS), ["", "", ""]))
     plain = np.array([[float(cell @ term) / 0.05 / 2.0 for term in model.term_vectors] for cell in cells])
     np.testing.assert_allclose(model.logits(block, cells, candidates), plain, atol=1e-5)
-    model.evidence = Evidence()
+    model.evidence, wanted = Evidence(), 0.0
     np.testing.assert_allclose(model.logits(block, cells, candidates), plain + 0.75, atol=1e-5)
+    model.calibration["unmarked"] = wanted = 4.0
+    user = model.prepare(Texts(list(tiny.TERMS), ["", "", ""]))
+    np.testing.assert_allclose(model.logits(block, cells, user), plain + 0.75, atol=1e-5)
+    wanted = 0.0  # of the whole ontology most terms have none
+    model.logits(block, cells, model.prepare(Texts(list(tiny.TERMS), ["", "", ""], "ontology")))
     assert isinstance(candidates, Prepared)
 
 

@@ -17,12 +17,12 @@ from cellingua.cells.counts import CountBlocks
 from cellingua.cells.doctor import examine
 from cellingua.cells.genes import load_vocabulary
 from cellingua.cells.reading import open_cells
-from cellingua.models.decoding import ExpressionDecoder
+from cellingua.models.decoding import Decoded, ExpressionDecoder
 from cellingua.models.evidence import MarkerEvidence, fit_evidence
 from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
 from cellingua.recipes import validate as module
-from cellingua.recipes.validate import STRENGTHS, WEIGHTS, Validation, validate
+from cellingua.recipes.validate import AGREEMENTS, STRENGTHS, UNMARKED, WEIGHTS, Validation, validate
 from cellingua.words.candidates import from_labels, whole_ontology
 
 FILES = {"one": 21, "two": 22}
@@ -93,16 +93,19 @@ def test_a_decoder_that_knows_is_believed_and_what_is_chosen_is_what_is_used(
 ) -> None:
     assert found.strength in STRENGTHS
     assert {found.decoded, found.ontology_decoded} <= set(WEIGHTS)
-    assert set(found.accuracy) == set(found.by_decoder) == set(found.cells) == set(FILES)
+    assert (found.agreement in AGREEMENTS, found.unmarked in UNMARKED) == (True, True)
+    assert set(found.accuracy) == set(found.by_agreement) == set(found.by_decoder) == set(found.cells) == set(FILES)
     for file in FILES:
         assert found.cells[file] == 40
         assert found.accuracy[file][f"{found.strength:g}"] == found.by_decoder[file][f"{found.decoded:g}"]
+        assert found.accuracy[file][f"{found.strength:g}"] == found.by_agreement[file][f"{found.agreement:g}"]
 
-    def mean(weight: float) -> float:
-        return float(np.mean([row[f"{weight:g}"] for row in found.by_decoder.values()]))
+    def mean(row: dict[str, dict[str, float]], weight: float) -> float:
+        return float(np.mean([by[f"{weight:g}"] for by in row.values()]))
 
+    best = max(mean(found.by_decoder, weight) for weight in WEIGHTS)
     assert found.decoded > 0
-    assert mean(found.decoded) == max(map(mean, WEIGHTS)) > mean(0.0)
+    assert mean(found.by_decoder, found.decoded) == best > mean(found.by_decoder, 0.0)
     # As a user would get it.
     assert isinstance(model.evidence, MarkerEvidence)
     chosen = replace(model, calibration=found.calibration(), evidence=replace(model.evidence, strength=found.strength))
@@ -145,14 +148,38 @@ def test_handicaps_are_fitted_within_bounds_and_used_where_the_user_named_none(
 
 
 def test_what_is_stored() -> None:
-    found = Validation(1.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, {"f": {"1": 0.9}}, {"f": {"20": 0.9}}, {"f": 5})
+    by = {"f": {"1": 0.9}}
+    found = Validation(1.0, 30.0, 3.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, by, by, by, {"f": 5})
     assert found.calibration() == {
         "temperature": 0.5,
         "ontology_temperature": 0.7,
         "words_only": -1.0,
         "unprofiled": -2.0,
+        "agreement": 30.0,
+        "unmarked": 3.0,
         "decoded": 20.0,
         "ontology_decoded": 10.0,
         "threshold": 0.5,
     }
-    assert found.summary() == "Marker strength 1, decoder 20; temperature 0.50; accuracy on held-out files: f 0.900."
+    chosen = "Marker strength 1, agreement 30, decoder 20; temperature 0.50"
+    assert found.summary() == f"{chosen}; accuracy on held-out files: f 0.900."
+
+
+def test_half_of_the_grounds_is_accuracy_with_one_types_markers_missing() -> None:
+    rng = np.random.default_rng(5)
+    similarity, evidence, agreement = (rng.normal(size=(30, 4)).astype(np.float32) for _ in range(3))
+    truth = rng.integers(4, size=30)
+    marked = np.array([True, True, False, True])
+    none = Decoded(np.arange(0), np.full(4, -1), np.zeros((0, 0), np.float32))
+    empty = np.zeros((30, 0), np.float32)
+    part = module._Held(
+        "f", similarity, evidence, marked, agreement, csr_matrix((30, 0)), none, truth, empty, empty, none, empty
+    )
+    accuracy = []
+    for missing in (None, 0, 1, 3):
+        shown = [place for place in range(4) if marked[place] and place != missing]
+        logits = similarity + 5 * agreement + 1.5
+        logits[:, shown] += 2 * evidence[:, shown] - 1.5
+        accuracy.append(np.mean(logits.argmax(axis=1) == truth))
+    found = module._with_and_without_markers(part, 2.0, 5.0, 1.5)
+    assert found == pytest.approx((accuracy[0] + np.mean(accuracy[1:])) / 2)

@@ -1,11 +1,13 @@
-"""Expression from words: a linear decoder from the joint space to genes, which arbitrates between like types.
+"""Expression from words: a linear decoder from the joint space to genes, and how well a cell agrees with what it says.
 
 A text's vector says how much a cell of that kind expresses each gene. The decoder's weights are fitted on mean profiles
-and real cells. The towers tell lineages apart well, and siblings badly: naive from memory T cells differ in a few dozen
-genes of thousands. So where two of a cell's likeliest candidates are said to express nearly the same, the genes in
-which they differ most decide: the cell's counts are rank-correlated with what is said of either. The idea is SingleR's
-fine-tuning (Aran et al., Nature Immunology 2019), with decoded profiles for references. Ranks within the cell let depth
-and normalisation drop out.
+and real cells. It speaks twice. `agreement` correlates a cell's ranks with what is said of each candidate, over the
+genes in which the candidates differ most: evidence from far more genes than have a marker, and of types without any.
+`arbitration` decides between siblings: the towers tell lineages apart well, and naive from memory T cells, which differ
+in a few dozen genes of thousands, badly. So where two of a cell's likeliest candidates are said to express nearly the
+same, the genes that tell these two apart decide. Both are SingleR's idea (Aran et al., Nature Immunology 2019: its
+scores and its fine-tuning), with decoded profiles for references. Ranks within the cell let depth and normalisation
+drop out.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from scipy.sparse import csr_matrix
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ModelError
 from cellingua.measures.rank_correlation import telling_genes, unit_ranks, unit_rows
+from cellingua.models.storage import quantise
 
 Floats = NDArray[np.float32]
 EACH_WAY = 60  # genes by which either of a pair is higher
 LIKELIEST = 5  # candidates of a cell that are compared with one another
 ALIKE = 0.9  # correlation of two decoded profiles from which on they are siblings
-_KEYS = ("genes", "terms", "mean", "weights")
+VARIABLE = 1000  # genes over which a cell is compared with all candidates
+_KEYS = ("genes", "terms", "mean", "weights", "scale")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,26 @@ class Decoded:
     def siblings(self, a: int, b: int) -> bool:
         """Return whether two rows of `levels` are alike enough to be arbitrated between."""
         return bool(self._unit[a] @ self._unit[b] > ALIKE)
+
+    def agreement(self, counts: csr_matrix) -> Floats:
+        """Return the rank correlation of each cell with what is said of each candidate, float32 (cells, K).
+
+        Over the genes in which the candidates differ most. A candidate of which nothing was seen but words gets the
+        mean of the others, which neither helps nor harms it. A row depends on that cell alone.
+        """
+        known = self.place >= 0
+        out = np.zeros((counts.shape[0], len(self.place)), np.float32)
+        if known.sum() < 2 or not len(out):
+            return out
+        levels = self.levels[self.place[known]]
+        genes = np.sort(np.argsort(-levels.std(axis=0), kind="stable")[:VARIABLE])
+        said = unit_ranks(levels[:, genes])
+        shown = csr_matrix(counts)[:, self.columns[genes]].toarray()
+        # Not a matrix product, which may add up a cell's genes in another order when there are more cells.
+        found = np.einsum("cg,kg->ck", unit_ranks(shown), said)
+        out[:, known] = found
+        out[:, ~known] = found.mean(axis=1, keepdims=True)
+        return out
 
     def arbitration(self, counts: csr_matrix, logits: Floats) -> Floats:
         """Return what is added to the logits for a weight of 1, float32 (cells, K).
@@ -136,11 +160,11 @@ class ExpressionDecoder:
         return Decoded(self._columns[genes], place, np.asarray(levels, np.float32))
 
     def to_bytes(self) -> bytes:
-        """Return the decoder as one safetensors file, in 16 bits."""
+        """Return the decoder as one safetensors file: the weights in 8 bits with a scale for each gene."""
         text = {"genes": "\n".join(self.genes), "terms": "\n".join(sorted(self.terms))}
         held = {name: torch.frombuffer(bytearray(lines.encode()), dtype=torch.uint8) for name, lines in text.items()}
-        arrays = {"mean": self.mean, "weights": self.weights}
-        return save(held | {name: torch.from_numpy(array).half() for name, array in arrays.items()})
+        steps, scale = quantise(torch.from_numpy(np.ascontiguousarray(self.weights.T)))
+        return save(held | {"mean": torch.from_numpy(self.mean).half(), "weights": steps, "scale": scale})
 
     @classmethod
     def from_bytes(cls, content: bytes, joint: int, where: str) -> ExpressionDecoder:
@@ -154,12 +178,13 @@ class ExpressionDecoder:
         try:
             held = load(content)
             genes, terms = (tuple(held[key].numpy().tobytes().decode().split("\n")) for key in ("genes", "terms"))
-            mean, weights = held["mean"].float().numpy(), held["weights"].float().numpy()
+            mean = held["mean"].float().numpy()
+            weights = (held["weights"].float() * held["scale"].float()[:, None]).T.contiguous().numpy()
             if mean.shape != (len(genes),) or weights.shape != (joint, len(genes)):
                 raise ValueError(f"its arrays are {mean.shape} and {weights.shape} for {len(genes)} genes")
             if not (np.isfinite(mean).all() and np.isfinite(weights).all()):
                 raise ValueError("it holds numbers that are not finite")
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(f"{where} can't be read: {error!r}.", f"the arrays {', '.join(_KEYS)}") from error
         return cls(genes, frozenset(terms), mean, weights)
 

@@ -67,7 +67,7 @@ class MarkerEvidence:
     def _place(self) -> dict[str, int]:
         return {term: place for place, term in enumerate(self.terms)}
 
-    def score(self, block: Any, term_ids: Sequence[str | None]) -> Floats:
+    def score(self, block: Any, term_ids: Sequence[str | None], unmarked: float = 0.0) -> Floats:
         """Return what is added to the logits.
 
         Parameters
@@ -75,7 +75,10 @@ class MarkerEvidence:
         block
             Has `counts`, CSR (cells, vocabulary), and `totals` (cells,).
         term_ids
-            The candidates; None, or a term without markers, gets 0: what a cell scores by chance.
+            The candidates; None, or a term without markers, gets `unmarked`.
+        unmarked
+            0 is what a cell scores by chance. It is too little where the other candidates have markers: of these the
+            highest counts, and a cell of a type without any would seldom be given it.
 
         Returns
         -------
@@ -83,11 +86,15 @@ class MarkerEvidence:
             float32 (cells, candidates); a row depends on that cell alone.
         """
         held = np.array([self._place.get(term or "", -1) for term in term_ids])
-        out = np.zeros((block.counts.shape[0], len(held)), np.float32)
+        out = np.full((block.counts.shape[0], len(held)), unmarked, np.float32)
         known = np.flatnonzero(held >= 0)
         if len(known):
             out[:, known] = self.strength * self._standard(block.counts, block.totals, held[known])
         return out
+
+    def knows(self, term_ids: Sequence[str | None]) -> NDArray[np.bool_]:
+        """Return bool (terms,): whether there are markers of each."""
+        return np.array([(term or "") in self._place for term in term_ids], bool)
 
     def _standard(self, counts: csr_matrix, totals: NDArray[np.floating], terms: NDArray[np.int64]) -> Floats:
         """Return standardised scores (cells, terms)."""

@@ -50,8 +50,11 @@ class Rows:
 class Evidence(Protocol):
     """A second channel beside the towers: how much the marker genes of a term speak for it in a cell."""
 
-    def score(self, block: Any, term_ids: Sequence[str | None]) -> Floats:
-        """Return what is added to the logits, float32 (cells, terms); 0 where nothing is known."""
+    def score(self, block: Any, term_ids: Sequence[str | None], unmarked: float = 0.0) -> Floats:
+        """Return what is added to the logits, float32 (cells, terms); `unmarked` where nothing is known."""
+
+    def knows(self, term_ids: Sequence[str | None]) -> NDArray[np.bool_]:
+        """Return bool (terms,): whether it has markers of each."""
 
 
 class CandidateTexts(Protocol):
@@ -89,6 +92,10 @@ class Prepared:
         What the model's decoder says that cells of each express; None where it has none or it doesn't count.
     decoded_weight
         What it counts in arbitrating between like candidates.
+    agreement_weight
+        What a cell's correlation with it counts.
+    unmarked
+        What a candidate without markers gets in their place.
     """
 
     term_ids: tuple[str | None, ...]
@@ -97,3 +104,5 @@ class Prepared:
     temperature: float
     decoded: Decoded | None = None
     decoded_weight: float = 0.0
+    agreement_weight: float = 0.0
+    unmarked: float = 0.0

@@ -52,14 +52,16 @@ class LangCellModel:
     calibration
         ``temperature`` divides the logits (default 1), ``ontology_temperature`` where the user named no candidates;
         ``words_only`` is the handicap of terms known from words alone, ``unprofiled`` that of terms of which it saw
-        neither a profile nor cells; ``threshold`` is the least probability of an answer.
+        neither a profile nor cells; ``unmarked`` is what a user's candidate without markers gets instead of a marker
+        score; ``threshold`` is the least probability of an answer.
     load_text
         Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
     evidence
         Second channel, or None.
     decoder
-        Third channel: what a text says that a cell expresses, to arbitrate between like candidates; or None. Its
-        weights are ``decoded`` of the calibration, and ``ontology_decoded`` where the user named no candidates.
+        Third channel: what a text says that a cell expresses; or None. Its weights in the calibration: ``agreement``
+        of a cell with each of a user's candidates; ``decoded`` where it arbitrates between like ones, and
+        ``ontology_decoded`` where the user named no candidates.
     supported
         Terms of which the model saw a profile, markers or cells.
     folder
@@ -273,16 +275,18 @@ class LangCellModel:
         vectors = self.candidate_vectors(candidates)
         temperature = float(self.calibration.get("temperature", 1.0))
         prior = np.zeros(len(ids), dtype=np.float32)
-        if candidates.origin != "user":
+        user = candidates.origin == "user"
+        if not user:
             handicap = float(self.calibration.get("words_only", 0.0))
             prior[[term not in self.supported for term in ids]] = handicap
             if self.decoder is not None:
                 unprofiled = float(self.calibration.get("unprofiled", 0.0))
                 prior += np.array([0.0 if term in self.decoder.terms else unprofiled for term in ids], np.float32)
             temperature = float(self.calibration.get("ontology_temperature", temperature))
-        weight = float(self.calibration.get("decoded" if candidates.origin == "user" else "ontology_decoded", 0.0))
-        decoded = self.decoder.prepare(vectors, ids) if self.decoder is not None and weight else None
-        return Prepared(ids, vectors, prior, temperature, decoded, weight)
+        weight = float(self.calibration.get("decoded" if user else "ontology_decoded", 0.0))
+        agreement, unmarked = (float(self.calibration.get(k, 0.0)) if user else 0.0 for k in ("agreement", "unmarked"))
+        decoded = self.decoder.prepare(vectors, ids) if self.decoder is not None and (weight or agreement) else None
+        return Prepared(ids, vectors, prior, temperature, decoded, weight, agreement, unmarked)
 
     def logits(self, block: Counts, embeddings: Floats, candidates: Prepared) -> Floats:
         """Return the calibrated logits of each cell for each candidate, float32 (cells, K).
@@ -298,8 +302,10 @@ class LangCellModel:
         """
         scores = embeddings @ candidates.vectors.T / np.float32(self.config.temperature)
         if self.evidence is not None:
-            scores = scores + self.evidence.score(block, candidates.term_ids)
-        if candidates.decoded is not None:
+            scores = scores + self.evidence.score(block, candidates.term_ids, candidates.unmarked)
+        if candidates.decoded is not None and candidates.agreement_weight:
+            scores = scores + np.float32(candidates.agreement_weight) * candidates.decoded.agreement(block.counts)
+        if candidates.decoded is not None and candidates.decoded_weight:
             added = candidates.decoded.arbitration(block.counts, scores)
             scores = scores + np.float32(candidates.decoded_weight) * added
         return np.asarray((scores + candidates.prior) / np.float32(candidates.temperature), dtype=np.float32)

@@ -29,7 +29,13 @@ from cellingua.words.ontology import Ontology, load_ontology
 
 Floats = NDArray[np.float32]
 CELLS = 2500  # of a set, at most
-KEPT = ("decoded", "ontology_decoded", "unprofiled")  # what of a calibration is not fitted here
+KEPT = (
+    "agreement",
+    "unmarked",
+    "decoded",
+    "ontology_decoded",
+    "unprofiled",
+)  # what of a calibration is not fitted here
 SEED = 7
 WIDE_CELLS = 200  # of a set, over the whole ontology
 FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown

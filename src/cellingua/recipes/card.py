@@ -131,11 +131,14 @@ def _validation(checked: Validation | None) -> str:
     held = checked.calibration()
     return (
         "A model that had not seen these files named up to 500 cells of each, with the file's own labels as "
-        "candidates. Accuracy by strength of the marker evidence, the decoder as chosen:\n\n"
+        "candidates. Accuracy by strength of the marker evidence, all else as chosen:\n\n"
         + _by_file(checked.accuracy, checked.cells)
-        + "\n\nAccuracy by weight of the decoder's arbitration between like types, the markers as chosen:\n\n"
+        + "\n\nAccuracy by weight of the agreement with what the decoder says:\n\n"
+        + _by_file(checked.by_agreement, checked.cells)
+        + "\n\nAccuracy by weight of the decoder's arbitration between like types:\n\n"
         + _by_file(checked.by_decoder, checked.cells)
-        + f"\n\nChosen: strength {checked.strength:g}, decoder {checked.decoded:g}, temperature "
+        + f"\n\nChosen: strength {checked.strength:g}, agreement {checked.agreement:g}, {checked.unmarked:g} for a "
+        f"candidate without markers, decoder {checked.decoded:g}, temperature "
         f"{held['temperature']:.3f}; for the whole ontology decoder {checked.ontology_decoded:g}, temperature "
         f"{held['ontology_temperature']:.3f}, {held['words_only']:.2f} for terms known from words alone, and "
         f"{checked.unprofiled:.2f} more for terms of which neither a profile nor cells were seen."

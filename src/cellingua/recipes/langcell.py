@@ -29,7 +29,7 @@ from cellingua.models.langcell import LangCellConfig, LangCellModule
 from cellingua.models.model import LangCellModel
 from cellingua.models.text_sources import load_text_source
 from cellingua.nn.language import TextTower
-from cellingua.recipes.answers import fit_answers, predict
+from cellingua.recipes.answers import KEPT, fit_answers, predict
 from cellingua.recipes.batches import Batches
 from cellingua.recipes.card import write_card
 from cellingua.recipes.decoder import expression_decoder
@@ -41,6 +41,7 @@ from cellingua.recipes.material import Material, estimate_medians, make_simulato
 from cellingua.recipes.relations import Kinds
 from cellingua.recipes.seen import seen_in_material
 from cellingua.recipes.validate import Validation, validate
+from cellingua.recipes.wider import Wider, with_wider
 from cellingua.recipes.words import Features, WordBank, adapt_words, embed_words
 from cellingua.training.loop import train
 from cellingua.words.wordpiece import WordPiece
@@ -118,7 +119,7 @@ class Trained:
 
     def model(self, config: RecipeConfig, pieces: WordPiece, checked: Validation | None = None) -> LangCellModel:
         """Return the model in memory."""
-        fitted = {key: getattr(config, key) for key in ("decoded", "ontology_decoded", "unprofiled")}
+        fitted = {key: getattr(config, key) for key in KEPT}
         strength = checked.strength if checked else config.marker_strength
         return LangCellModel(
             name=config.name,
@@ -190,8 +191,10 @@ def fit(
     supported = sorted({*simulator.terms, *simulator.marker_terms, *material.cells.terms.tolist()})
     draws = {}
     for stage in config.stages():
-        batches = Batches(config.batches(stage), material.cells, simulator, genes, supported, config.train.seed)
-        draws[stage] = Draw(batches, words.of(supported), pieces, config.match_pieces)
+        terms = with_wider(supported, config.wider) if stage == ALIGNED else supported
+        wider = Wider(terms, config.wider) if stage == ALIGNED else None
+        batches = Batches(config.batches(stage), material.cells, simulator, genes, terms, config.train.seed)
+        draws[stage] = Draw(batches, words.of(terms), pieces, config.match_pieces, wider)
     trained = TrainingModule(module, masked=config.objectives.weights.masked > 0)
     run_facts: dict[str, Any] = {
         "recipe": to_dict(config),
@@ -264,10 +267,16 @@ class TextsBeforeLast(FixedTexts):
 
 
 class Draw:
-    """Minibatch of a step number: cells of all sources, and all terms that a cell can carry, each in one writing."""
+    """Minibatch of a step number: cells of all sources, and all terms that a cell can carry, each in one writing.
 
-    def __init__(self, batches: Batches, features: Features, pieces: WordPiece, most_pieces: int) -> None:
+    With `wider` the text of some cells is that of a wider term; their own is then neither right nor wrong.
+    """
+
+    def __init__(
+        self, batches: Batches, features: Features, pieces: WordPiece, most_pieces: int, wider: Wider | None = None
+    ) -> None:
         self.batches, self.features, self.pieces, self.most_pieces = batches, features, pieces, most_pieces
+        self.wider = wider
 
     def __call__(self, step: int) -> Minibatch:
         """Return the minibatch; a term is text and type at once."""
@@ -278,7 +287,10 @@ class Draw:
             ids, mask = self.pieces.encode(self.features.written(step, rows.numpy()), max_length=self.most_pieces)
             return torch.from_numpy(ids), torch.from_numpy(mask)
 
-        return Minibatch(first, second, 0, targets, targets, self.features.sample(step), terms, read)
+        said = targets
+        if self.wider is not None:
+            said = self.wider(targets, np.random.default_rng([self.batches.seed, 41, step]))
+        return Minibatch(first, second, 0, said, targets, self.features.sample(step), terms, read)
 
 
 def make_step(

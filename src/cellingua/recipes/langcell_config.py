@@ -12,6 +12,7 @@ from cellingua.objectives.masked_genes import GeneMaskConfig
 from cellingua.recipes.batches import BatchConfig
 from cellingua.recipes.presets import read_preset
 from cellingua.recipes.relations import RELATIONS
+from cellingua.recipes.wider import WiderConfig
 from cellingua.training.loop import TrainConfig
 
 ALIGNED, FIRST, MATCHED, SECOND = "aligned", "first", "matched", "second"
@@ -156,12 +157,15 @@ class RecipeConfig:
     held_out
         Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
         has not seen them; the model that is saved is trained on everything. Empty: no validation.
-    marker_strength, decoded, ontology_decoded, unprofiled
-        What the second and the third channel count where no file is held out to fit it on: a marker score of 1; the
-        decoder's arbitration among a user's candidates and in the whole ontology; and what is added, in the whole
-        ontology, to the logit of a term of which neither a profile nor cells were seen.
+    marker_strength, agreement, unmarked, decoded, ontology_decoded, unprofiled
+        What the second and the third channel count where no file is held out to fit it on: a marker score of 1; a
+        cell's agreement with the decoder; what a user's candidate without markers gets; the decoder's arbitration
+        among a user's candidates and in the whole ontology; and what is added, in the whole ontology, to the logit of
+        a term of which neither a profile nor cells were seen.
     generic_terms
         Terms too wide to teach anything.
+    wider
+        Wider targets in the alignment; see `WiderConfig`.
     consensus
         Name of a shipped configuration by which unlabelled files get labels (`cellingua.recipes.consensus`); or "".
     objectives
@@ -195,10 +199,13 @@ class RecipeConfig:
     word_steps: int = 300
     held_out: tuple[str, ...] = ()
     marker_strength: float = 2.0
+    agreement: float = 20.0
+    unmarked: float = 4.0
     decoded: float = 40.0
     ontology_decoded: float = 10.0
     unprofiled: float = -6.0
     generic_terms: tuple[str, ...] = ()
+    wider: WiderConfig = field(default_factory=WiderConfig)
     consensus: str = ""
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     first: StageConfig = field(default_factory=StageConfig)

@@ -1,9 +1,10 @@
 """Choose, on cells that a model has not seen, how much its other channels count and how sure it may be.
 
-Three things are fitted, on held-out files of the training side: the strength of the marker evidence and the weight of
-the decoder (accuracy with each file's own labels as candidates); the temperature for candidates that a user names; and
-for the whole ontology a temperature, the weight of the decoder, and the handicaps of terms that the model knows from
-words alone and of those without a profile or cells. Where the model has a match head, how much it counts is fitted
+Three things are fitted, on held-out files of the training side: what the other channels count (accuracy with each
+file's own labels as candidates, half of it with the markers of one type after the other taken away, since many of a
+user's candidates have none); the temperature for candidates that a user names; and for the whole ontology a
+temperature, the weight of the decoder, and the handicaps of terms that the model knows from words alone and of those
+without a profile or cells. Where the model has a match head, how much it counts is fitted
 afterwards (`cellingua.recipes.validate_match`).
 """
 
@@ -29,6 +30,8 @@ from cellingua.words.candidates import whole_ontology
 from cellingua.words.ontology import load_ontology
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+AGREEMENTS = (0.0, 10.0, 20.0, 40.0)  # weight of a cell's correlation with what the decoder says
+UNMARKED = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)  # logits of a type without markers, instead of a marker score
 WEIGHTS = (0.0, 10.0, 20.0, 40.0)  # of the decoder's arbitration between like types
 CELLS = 500  # of a file, at most: every file counts the same
 SEED = 7
@@ -45,8 +48,12 @@ class Validation:
     ----------
     strength
         Of the marker evidence.
+    agreement
+        Of a cell's correlation with what the decoder says of each of a user's candidates.
+    unmarked
+        What a user's candidate without markers gets in their place.
     decoded, ontology_decoded
-        Of the decoder, for candidates that a user names and for the whole ontology.
+        Of the decoder's arbitration, for candidates that a user names and for the whole ontology.
     temperature
         For candidates that a user names.
     ontology_temperature, words_only
@@ -55,9 +62,9 @@ class Validation:
     unprofiled
         The same for a term of which the model saw neither a profile nor cells.
     accuracy
-        file -> strength of the markers -> accuracy with the file's labels as candidates, the decoder as chosen.
-    by_decoder
-        file -> weight of the decoder -> the same, the markers as chosen.
+        file -> strength of the markers -> accuracy with the file's labels as candidates, all else as chosen.
+    by_agreement, by_decoder
+        file -> weight of the agreement, of the arbitration -> the same.
     cells
         file -> cells used.
     match
@@ -67,6 +74,8 @@ class Validation:
     """
 
     strength: float
+    agreement: float
+    unmarked: float
     decoded: float
     ontology_decoded: float
     temperature: float
@@ -74,6 +83,7 @@ class Validation:
     words_only: float
     unprofiled: float
     accuracy: dict[str, dict[str, float]]
+    by_agreement: dict[str, dict[str, float]]
     by_decoder: dict[str, dict[str, float]]
     cells: dict[str, int]
     match: MatchValidation | None = None
@@ -86,6 +96,8 @@ class Validation:
             "ontology_temperature": self.ontology_temperature,
             "words_only": self.words_only,
             "unprofiled": self.unprofiled,
+            "agreement": self.agreement,
+            "unmarked": self.unmarked,
             "decoded": self.decoded,
             "ontology_decoded": self.ontology_decoded,
             "threshold": 0.5,
@@ -104,18 +116,21 @@ class Validation:
         """Return one line for people."""
         key = f"{self.strength:g}"
         files = ", ".join(f"{file} {row[key]:.3f}" for file, row in self.accuracy.items())
-        chosen = f"Marker strength {key}, decoder {self.decoded:g}; temperature {self.temperature:.2f}"
+        chosen = f"Marker strength {key}, agreement {self.agreement:g}, decoder {self.decoded:g}"
+        chosen = f"{chosen}; temperature {self.temperature:.2f}"
         said = f"{chosen}; accuracy on held-out files: {files}."
         return said if self.match is None else f"{said} {self.match.summary()}"
 
 
 @dataclass(frozen=True)
 class _Held:
-    """One held-out file: logits of both channels over its own labels and over the ontology."""
+    """One held-out file: logits of the channels over its own labels and over the ontology."""
 
     file: str
     similarity: NDArray[np.float32]
     evidence: NDArray[np.float32]
+    marked: NDArray[np.bool_]
+    agreement: NDArray[np.float32]
     counts: csr_matrix
     decoded: Decoded
     truth: NDArray[np.int64]
@@ -126,21 +141,26 @@ class _Held:
 
 
 def validate(model: LangCellModel, cells: CellSet) -> Validation:
-    """Fit strength and temperatures on `cells`, which `model` must not have seen.
+    """Fit what the channels count and temperatures on `cells`, which `model` must not have seen.
 
     Every file weighs the same. In the whole ontology an answer is right where it is the cell's term or a kind of it.
     """
     held = [_score(model, cells, str(file)) for file in np.unique(cells.files)]
-    scores = {(p.file, s): _channels(p, s) for p in held for s in STRENGTHS}
+    strength, agreement, unmarked = max(
+        ((s, a, u) for s in STRENGTHS for a in AGREEMENTS for u in UNMARKED),
+        key=lambda x: float(np.mean([_with_and_without_markers(p, *x) for p in held])),
+    )
 
-    def accuracy(part: _Held, strength: float, decoded: float) -> float:
-        guess = _logits(scores[part.file, strength], decoded).argmax(axis=1)
+    def accuracy(part: _Held, strength: float, agreement: float, decoded: float) -> float:
+        guess = _logits(_channels(part, strength, agreement, unmarked), decoded).argmax(axis=1)
         return round(float((guess == part.truth).mean()), 4)
 
-    strength, decoded = max(
-        ((s, w) for s in STRENGTHS for w in WEIGHTS), key=lambda x: float(np.mean([accuracy(p, *x) for p in held]))
+    chosen = [_channels(part, strength, agreement, unmarked) for part in held]
+    decoded = max(
+        WEIGHTS,
+        key=lambda w: np.mean([(_logits(x, w).argmax(1) == p.truth).mean() for x, p in zip(chosen, held, strict=True)]),
     )
-    final = [_logits(scores[part.file, strength], decoded) for part in held]
+    final = [_logits(each, decoded) for each in chosen]
     temperature = minimize_scalar(
         lambda t: np.mean([_loss(each, p.truth, np.exp(t)) for each, p in zip(final, held, strict=True)]),
         bounds=(-2, 3),
@@ -152,14 +172,17 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
     ontology_decoded, (wide, words_only, unprofiled) = _fit_widely(held, strength, ~seen)
     checked = Validation(
         strength,
+        agreement,
+        unmarked,
         decoded,
         ontology_decoded,
         float(np.exp(temperature)),
         float(np.exp(wide)),
         words_only,
         unprofiled,
-        {part.file: {f"{s:g}": accuracy(part, s, decoded) for s in STRENGTHS} for part in held},
-        {part.file: {f"{w:g}": accuracy(part, strength, w) for w in WEIGHTS} for part in held},
+        {part.file: {f"{s:g}": accuracy(part, s, agreement, decoded) for s in STRENGTHS} for part in held},
+        {part.file: {f"{a:g}": accuracy(part, strength, a, decoded) for a in AGREEMENTS} for part in held},
+        {part.file: {f"{w:g}": accuracy(part, strength, agreement, w) for w in WEIGHTS} for part in held},
         {part.file: len(part.truth) for part in held},
     )
     if not model.config.match_head:
@@ -234,12 +257,15 @@ def _score(model: LangCellModel, cells: CellSet, file: str) -> _Held:
     own = sorted(set(part.terms.tolist()))
     every = whole_ontology().term_ids
     truth = np.array([own.index(term) for term in part.terms.tolist()])
+    decoded = model.decoder.prepare(_vectors(model, own), own)
     return _Held(
         file,
         _similarity(plain, embedding, own),
         evidence.score(block, own),
+        evidence.knows(own),
+        decoded.agreement(part.counts),
         part.counts,
-        model.decoder.prepare(_vectors(model, own), own),
+        decoded,
         truth,
         _similarity(plain, embedding, every),
         evidence.score(block, every),
@@ -257,10 +283,31 @@ def _similarity(model: LangCellModel, embedding: NDArray[np.float32], terms: lis
     return np.asarray(embedding @ _vectors(model, terms).T / model.config.temperature)
 
 
-def _channels(part: _Held, strength: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the logits of both first channels, and what the decoder adds for a weight of 1."""
-    plain = part.similarity + np.float32(strength) * part.evidence
+def _plain(part: _Held, strength: float, agreement: float, unmarked: float) -> NDArray[np.float32]:
+    """Return the logits of all channels but the arbitration."""
+    markers = np.where(part.marked, np.float32(strength) * part.evidence, np.float32(unmarked))
+    return part.similarity + np.float32(agreement) * part.agreement + markers
+
+
+def _channels(
+    part: _Held, strength: float, agreement: float, unmarked: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return these logits, and what the arbitration adds for a weight of 1."""
+    plain = _plain(part, strength, agreement, unmarked)
     return plain, part.decoded.arbitration(part.counts, plain)
+
+
+def _with_and_without_markers(part: _Held, strength: float, agreement: float, unmarked: float) -> float:
+    """Return the mean of the accuracy, and of that with the markers of each type taken away in turn."""
+    logits = _plain(part, strength, agreement, unmarked)
+    without = _plain(replace(part, marked=np.zeros_like(part.marked)), strength, agreement, unmarked)
+    accuracy = []
+    for column in np.flatnonzero(part.marked):
+        taken = logits.copy()
+        taken[:, column] = without[:, column]
+        accuracy.append((taken.argmax(axis=1) == part.truth).mean())
+    whole = float((logits.argmax(axis=1) == part.truth).mean())
+    return (whole + float(np.mean(accuracy))) / 2 if accuracy else whole
 
 
 def _logits(channels: tuple[NDArray[np.float32], NDArray[np.float32]], decoded: float) -> NDArray[np.float32]:

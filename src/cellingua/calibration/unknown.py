@@ -204,7 +204,8 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
     levels = np.unique(np.concatenate(scores))
     share = np.mean([_above(part, levels) for part in scores], axis=0)
     allowed = levels[share <= false_alarms]
-    return OpenSet(fitted.weights, fitted.bias, round(float(allowed[0]) if len(allowed) else 1.0, 5))
+    cutoff = float(np.ceil(allowed[0] * 1e5) / 1e5) if len(allowed) else 1.0  # rounded down, it would let more through
+    return OpenSet(fitted.weights, fitted.bias, cutoff)
 
 
 def _above(scores: Floats, levels: Floats) -> NDArray[np.float64]:

@@ -118,6 +118,11 @@ def test_a_decoder_that_knows_is_believed_and_what_is_chosen_is_what_is_used(
     assert f"decoder {found.decoded:g}" in found.summary()
 
 
+def test_what_was_chosen_elsewhere_is_not_fitted(model: LangCellModel, cells: CellSet) -> None:
+    found = validate(model, cells, (1.5, 20.0, 3.0))
+    assert (found.strength, found.agreement, found.unmarked) == (1.5, 20.0, 3.0)
+
+
 def test_one_that_says_the_same_of_all_is_not_asked(model: LangCellModel, cells: CellSet) -> None:
     dull = decoder_of(model, np.zeros((6, small_world.N_GENES)) + np.log(small_world.profiles().mean(axis=0) + 0.1))
     found = validate(replace(model, decoder=dull), cells)
@@ -149,7 +154,7 @@ def test_handicaps_are_fitted_within_bounds_and_used_where_the_user_named_none(
 
 def test_what_is_stored() -> None:
     by = {"f": {"1": 0.9}}
-    found = Validation(1.0, 30.0, 3.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, by, by, by, {"f": 5})
+    found = Validation(1.0, 30.0, 3.0, 2.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, by, by, by, {"f": 5})
     assert found.calibration() == {
         "temperature": 0.5,
         "ontology_temperature": 0.7,
@@ -157,6 +162,7 @@ def test_what_is_stored() -> None:
         "unprofiled": -2.0,
         "agreement": 30.0,
         "unmarked": 3.0,
+        "ontology_markers": 2.0,
         "decoded": 20.0,
         "ontology_decoded": 10.0,
         "threshold": 0.5,

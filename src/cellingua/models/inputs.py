@@ -96,6 +96,8 @@ class Prepared:
         What a cell's correlation with it counts.
     unmarked
         What a candidate without markers gets in their place.
+    evidence_weight
+        What the evidence is multiplied by.
     """
 
     term_ids: tuple[str | None, ...]
@@ -106,3 +108,4 @@ class Prepared:
     decoded_weight: float = 0.0
     agreement_weight: float = 0.0
     unmarked: float = 0.0
+    evidence_weight: float = 1.0

@@ -286,7 +286,8 @@ class LangCellModel:
         weight = float(self.calibration.get("decoded" if user else "ontology_decoded", 0.0))
         agreement, unmarked = (float(self.calibration.get(k, 0.0)) if user else 0.0 for k in ("agreement", "unmarked"))
         decoded = self.decoder.prepare(vectors, ids) if self.decoder is not None and (weight or agreement) else None
-        return Prepared(ids, vectors, prior, temperature, decoded, weight, agreement, unmarked)
+        markers = 1.0 if user else float(self.calibration.get("ontology_markers", 1.0))
+        return Prepared(ids, vectors, prior, temperature, decoded, weight, agreement, unmarked, markers)
 
     def logits(self, block: Counts, embeddings: Floats, candidates: Prepared) -> Floats:
         """Return the calibrated logits of each cell for each candidate, float32 (cells, K).
@@ -302,7 +303,8 @@ class LangCellModel:
         """
         scores = embeddings @ candidates.vectors.T / np.float32(self.config.temperature)
         if self.evidence is not None:
-            scores = scores + self.evidence.score(block, candidates.term_ids, candidates.unmarked)
+            markers = self.evidence.score(block, candidates.term_ids, candidates.unmarked)
+            scores = scores + np.float32(candidates.evidence_weight) * markers
         if candidates.decoded is not None and candidates.agreement_weight:
             scores = scores + np.float32(candidates.agreement_weight) * candidates.decoded.agreement(block.counts)
         if candidates.decoded is not None and candidates.decoded_weight:

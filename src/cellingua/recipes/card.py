@@ -139,7 +139,8 @@ def _validation(checked: Validation | None) -> str:
         + _by_file(checked.by_decoder, checked.cells)
         + f"\n\nChosen: strength {checked.strength:g}, agreement {checked.agreement:g}, {checked.unmarked:g} for a "
         f"candidate without markers, decoder {checked.decoded:g}, temperature "
-        f"{held['temperature']:.3f}; for the whole ontology decoder {checked.ontology_decoded:g}, temperature "
+        f"{held['temperature']:.3f}; for the whole ontology "
+        f"markers times {checked.ontology_markers:g}, decoder {checked.ontology_decoded:g}, temperature "
         f"{held['ontology_temperature']:.3f}, {held['words_only']:.2f} for terms known from words alone, and "
         f"{checked.unprofiled:.2f} more for terms of which neither a profile nor cells were seen."
         + ("" if checked.match is None else "\n\n" + _matching(checked.match))

@@ -10,7 +10,7 @@ afterwards (`cellingua.recipes.validate_match`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,6 +52,8 @@ class Validation:
         Of a cell's correlation with what the decoder says of each of a user's candidates.
     unmarked
         What a user's candidate without markers gets in their place.
+    ontology_markers
+        What marker scores are multiplied by for the whole ontology, on top of their strength.
     decoded, ontology_decoded
         Of the decoder's arbitration, for candidates that a user names and for the whole ontology.
     temperature
@@ -76,6 +78,7 @@ class Validation:
     strength: float
     agreement: float
     unmarked: float
+    ontology_markers: float
     decoded: float
     ontology_decoded: float
     temperature: float
@@ -98,6 +101,7 @@ class Validation:
             "unprofiled": self.unprofiled,
             "agreement": self.agreement,
             "unmarked": self.unmarked,
+            "ontology_markers": self.ontology_markers,
             "decoded": self.decoded,
             "ontology_decoded": self.ontology_decoded,
             "threshold": 0.5,
@@ -140,13 +144,19 @@ class _Held:
     right: NDArray[np.bool_]
 
 
-def validate(model: LangCellModel, cells: CellSet) -> Validation:
+def validate(model: LangCellModel, cells: CellSet, channels: tuple[float, float, float] | None = None) -> Validation:
     """Fit what the channels count and temperatures on `cells`, which `model` must not have seen.
 
     Every file weighs the same. In the whole ontology an answer is right where it is the cell's term or a kind of it.
+
+    Parameters
+    ----------
+    channels
+        Strength of the markers, weight of the agreement, and what a type without markers gets, where these were chosen
+        on more than the held-out files; None: they are fitted here.
     """
     held = [_score(model, cells, str(file)) for file in np.unique(cells.files)]
-    strength, agreement, unmarked = max(
+    strength, agreement, unmarked = channels or max(
         ((s, a, u) for s in STRENGTHS for a in AGREEMENTS for u in UNMARKED),
         key=lambda x: float(np.mean([_with_and_without_markers(p, *x) for p in held])),
     )
@@ -169,11 +179,13 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
     assert model.decoder is not None  # the recipe made it
     every = whole_ontology().term_ids
     seen = np.array([[term in model.supported, term in model.decoder.terms] for term in every])
-    ontology_decoded, (wide, words_only, unprofiled) = _fit_widely(held, strength, ~seen)
+    factors = tuple(s / strength for s in STRENGTHS if s) if strength else (1.0,)
+    (factor, ontology_decoded), (wide, words_only, unprofiled) = _fit_widely(held, strength, factors, ~seen)
     checked = Validation(
         strength,
         agreement,
         unmarked,
+        factor,
         decoded,
         ontology_decoded,
         float(np.exp(temperature)),
@@ -195,35 +207,45 @@ def validate(model: LangCellModel, cells: CellSet) -> Validation:
 
 
 def _fit_widely(
-    held: list[_Held], strength: float, lacking: NDArray[np.bool_]
-) -> tuple[float, tuple[float, float, float]]:
-    """Return the decoder's weight in the whole ontology; log temperature, and both handicaps.
+    held: list[_Held], strength: float, factors: Sequence[float], lacking: NDArray[np.bool_]
+) -> tuple[tuple[float, float], tuple[float, float, float]]:
+    """Return what markers are multiplied by and the decoder's weight; log temperature, and both handicaps.
 
-    `lacking`, bool (terms, 2), tells the terms known from words alone, and those without a profile or cells.
+    The factor first, without the decoder, then the weight. `lacking`, bool (terms, 2), tells the terms known from
+    words alone, and those without a profile or cells.
     """
-    both = []
-    for part in held:
-        plain = part.wide_similarity + np.float32(strength) * part.wide_evidence
-        both.append(((plain, part.wide_decoded.arbitration(part.counts, plain)), part.right))
-    best: tuple[float, float, tuple[float, float, float]] | None = None
-    for weight in WEIGHTS:
-        logits = [(_logits(each, weight), right) for each, right in both]
 
-        def loss(x: NDArray[np.floating], logits: list[Any] = logits) -> float:
-            prior = (lacking * np.clip(x[1:], -MOST_HANDICAP, 0.0)).sum(axis=1).astype(np.float32)
-            return float(np.mean([_wide_loss(each + prior, right, np.exp(x[0])) for each, right in logits]))
+    def loss(factor: float, weight: float) -> tuple[float, tuple[float, float, float]]:
+        logits = []
+        for part in held:
+            plain = part.wide_similarity + np.float32(strength * factor) * part.wide_evidence
+            added = part.wide_decoded.arbitration(part.counts, plain) if weight else np.zeros_like(plain)
+            logits.append((_logits((plain, added), weight), part.right))
+        return _fit_handicaps(logits, lacking)
 
-        found = minimize(
-            loss,
-            x0=np.array([1.0, -1.0, -1.0]),
-            method="Nelder-Mead",
-            options={"xatol": 0.05, "fatol": 1e-3, "maxiter": 90},  # type: ignore[call-overload, unused-ignore]
-        )
-        if best is None or found.fun < best[0]:
-            words_only, unprofiled = (float(x) for x in np.clip(found.x[1:], -MOST_HANDICAP, 0.0))
-            best = (found.fun, weight, (float(found.x[0]), words_only, unprofiled))
-    assert best is not None  # there are weights
-    return best[1], best[2]
+    factor = min(factors, key=lambda each: loss(each, 0.0)[0])
+    by_weight = {weight: loss(factor, weight) for weight in WEIGHTS}
+    weight = min(by_weight, key=lambda each: by_weight[each][0])
+    return (factor, weight), by_weight[weight][1]
+
+
+def _fit_handicaps(
+    logits: list[tuple[NDArray[np.float32], NDArray[np.bool_]]], lacking: NDArray[np.bool_]
+) -> tuple[float, tuple[float, float, float]]:
+    """Return the least loss; and log temperature, and both handicaps, that give it."""
+
+    def loss(x: NDArray[np.floating]) -> float:
+        prior = (lacking * np.clip(x[1:], -MOST_HANDICAP, 0.0)).sum(axis=1).astype(np.float32)
+        return float(np.mean([_wide_loss(each + prior, right, np.exp(x[0])) for each, right in logits]))
+
+    found = minimize(
+        loss,
+        x0=np.array([1.0, -1.0, -1.0]),
+        method="Nelder-Mead",
+        options={"xatol": 0.05, "fatol": 1e-3, "maxiter": 90},  # type: ignore[call-overload, unused-ignore]
+    )
+    words_only, unprofiled = (float(x) for x in np.clip(found.x[1:], -MOST_HANDICAP, 0.0))
+    return float(found.fun), (float(found.x[0]), words_only, unprofiled)
 
 
 def _rows(cells: CellSet, file: str, most: int) -> CellSet:

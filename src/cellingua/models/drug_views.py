@@ -103,6 +103,23 @@ class LineKernel:
                 total = total + view.radial * np.exp(-_squared(z, learned) / self._width[view.name])
         return np.asarray(total)
 
+    def primal(self, name: str, dual: Floats) -> tuple[Floats, Floats]:
+        """Return weights of a linear view's features, (F, D), and what they add (D,), from those of learned lines.
+
+        ``features @ weights + offset`` is this view's part of ``to_learned(...) @ dual``: what is learned can be kept
+        without the lines that it was learned from.
+
+        Raises
+        ------
+        InputError
+            The view is not linear, or clips its features.
+        """
+        (view,) = [view for view in self.views if view.name == name]
+        if view.radial or view.profile or view.scale:
+            raise InputError(f"The view {name!r} is not linear in its features.", "linear alone, without scaling")
+        weights = view.linear / self._size[name] * self._learned[name].T @ dual
+        return weights, -self._mean[name] @ weights
+
     def _standard(self, values: Floats, view: View) -> Floats:
         mean, sd = self._mean[view.name], self._sd[view.name]
         z = values - mean

@@ -21,8 +21,8 @@ from cellingua.models.seen import Seen
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 
 VERSION = 1
-LANGCELL, CELLM, GENEFORMER = "langcell", "cellm", "geneformer"
-KINDS = (LANGCELL, CELLM, GENEFORMER)
+LANGCELL, CELLM, GENEFORMER, DRUG = "langcell", "cellm", "geneformer", "drug"
+KINDS = (LANGCELL, CELLM, GENEFORMER, DRUG)
 CONFIG, WEIGHTS, GENES, CARD = "config.json", "weights.safetensors", "genes.tsv.gz", "card.md"
 KEYS = ("format_version", "kind", "name", "description", "model")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from cellingua.tasks.annotate import annotate
+from cellingua.tasks.drug_fit import drug_evaluate, drug_fit
+from cellingua.tasks.drug_rank import drug_predict, drug_rank
 from cellingua.tasks.embed import embed
 from cellingua.tasks.finetune import finetune
 from cellingua.tasks.texts import texts
 
-__all__ = ["annotate", "embed", "finetune", "texts"]
+__all__ = ["annotate", "drug_evaluate", "drug_fit", "drug_predict", "drug_rank", "embed", "finetune", "texts"]

@@ -63,6 +63,22 @@ def learn(inner: Floats, mean: Floats, departures: Floats) -> NewDrugs:
     return NewDrugs(chosen[0][0], chosen[1][0], chosen[0][1], chosen[1][1])
 
 
+def tried(model: DrugModel) -> list[Molecule]:
+    """Return the molecules of the model's drugs, of those that have one.
+
+    Raises
+    ------
+    InputError
+        The model knows too few molecules.
+    """
+    known = [drug for drug in model.drugs if drug.smiles]
+    if model.new_drugs is None or not known:
+        raise InputError(
+            f"{model.name} learned from no molecules, so it can't predict new ones.", "a model with SMILES of its drugs"
+        )
+    return read_molecules([d.name for d in known], [d.smiles for d in known])
+
+
 def from_alike(model: DrugModel, known: Floats, molecules: Sequence[Molecule]) -> tuple[Floats, Floats]:
     """Return predictions (m, n) for n molecules and their deviations, from those (m, D) of the known drugs.
 
@@ -71,21 +87,30 @@ def from_alike(model: DrugModel, known: Floats, molecules: Sequence[Molecule]) -
     InputError
         The model knows too few molecules.
     """
-    has = np.array([bool(drug.smiles) for drug in model.drugs])
-    if model.new_drugs is None or not has.any():
-        raise InputError(
-            f"{model.name} learned from no molecules, so it can't predict new ones.", "a model with SMILES of its drugs"
-        )
-    drugs = [drug for drug in model.drugs if drug.smiles]
-    tried = read_molecules([d.name for d in drugs], [d.smiles for d in drugs])
-    whole = likeness([*tried, *molecules])
-    inner, cross = whole[: len(tried), : len(tried)], whole[len(tried) :, : len(tried)]
-    mean = np.array([drug.mean for drug in drugs])
-    departures = known[:, has] - mean
-    new = model.new_drugs
-    level = mean.mean() + smoother(inner, cross, new.level_penalty) @ (mean - mean.mean())
-    centre = departures.mean(axis=1, keepdims=True)
-    value = level + centre + (departures - centre) @ smoother(inner, cross, new.line_penalty).T
+    old = tried(model)
+    whole = likeness([*old, *molecules])
+    value = of_likeness(model, known, whole[: len(old), : len(old)], whole[len(old) :, : len(old)])
+    new, has = model.new_drugs, np.array([bool(drug.smiles) for drug in model.drugs])
+    assert new is not None
     own = float(np.sqrt(np.mean(model.left_out.sd[has] ** 2)))
     sd = float(np.sqrt(new.level_sd**2 + new.line_sd**2 + own**2))
     return value, np.full(value.shape, sd)
+
+
+def of_likeness(model: DrugModel, known: Floats, inner: Floats, cross: Floats) -> Floats:
+    """Return predictions (m, n) for n molecules that are alike to the model's as `cross` says.
+
+    Parameters
+    ----------
+    known
+        (m, D): predictions for the model's drugs, T of which have a molecule.
+    inner, cross
+        (T, T) and (n, T): how alike those are to each other, and the n to them.
+    """
+    new, has = model.new_drugs, np.array([bool(drug.smiles) for drug in model.drugs])
+    assert new is not None
+    mean = np.array([drug.mean for drug in model.drugs])[has]
+    departures = known[:, has] - mean
+    level = mean.mean() + smoother(inner, cross, new.level_penalty) @ (mean - mean.mean())
+    centre = departures.mean(axis=1, keepdims=True)
+    return np.asarray(level + centre + (departures - centre) @ smoother(inner, cross, new.line_penalty).T)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Elements that a fragment may hold and still be stripped from, or to, another.
 _SYMBOLS = "H B C N O F Si P S Cl Se Br I Li Na K Mg Ca"
 _ORGANIC = frozenset(_SYMBOLS.split())
+#: Of the fingerprints that `likeness` compares.
+BITS = 2048
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def likeness(molecules: Sequence[Molecule]) -> NDArray[np.float64]:
     """
     made = _rdkit("rdFingerprintGenerator")
     parsed = [_parsed(molecule.smiles) for molecule in molecules]
-    morgan = fingerprints(molecules, bits=2048)
+    morgan = fingerprints(molecules, bits=BITS)
     total = tanimoto(morgan, morgan)
-    for generator in (made.GetAtomPairGenerator(fpSize=2048), made.GetTopologicalTorsionGenerator(fpSize=2048)):
+    for generator in (made.GetAtomPairGenerator(fpSize=BITS), made.GetTopologicalTorsionGenerator(fpSize=BITS)):
         counts = np.array([generator.GetCountFingerprintAsNumPy(one) for one in parsed], dtype=np.float64)
         total = total + _shared_counts(counts)
     return np.asarray(total / 3)

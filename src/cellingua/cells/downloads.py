@@ -47,7 +47,7 @@ class Part:
         Its barcodes.
     var
         Its genes: names as index, ``gene_ids`` where it has them.
-    values
+    counts
         CSR (cells, genes).
     """
 
@@ -55,7 +55,7 @@ class Part:
     path: Path
     cells: list[str]
     var: pd.DataFrame
-    values: csr_matrix
+    counts: csr_matrix
 
 
 @dataclass
@@ -106,7 +106,7 @@ def open_downloads(folder: str | Path, table: str | Path, *, allow_missing: bool
     for number, part in enumerate(parts):
         mine = np.flatnonzero(part_of == number)
         if len(mine):
-            blocks.append(csr_matrix(part.values[row_of[mine]][:, columns[part.name]]))
+            blocks.append(csr_matrix(part.counts[row_of[mine]][:, columns[part.name]]))
             order.append(mine)
     back = np.argsort(np.concatenate(order), kind="stable")
     values = csr_matrix(csr_matrix(vstack(blocks))[back])

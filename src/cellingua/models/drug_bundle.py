@@ -64,7 +64,11 @@ def save_drug_model(folder: Path, model: DrugModel) -> None:
     left = model.left_out
     numbers = {"sd": left.sd, "quantiles": left.quantiles, "distances": left.distances}
     for place, platform in enumerate(platforms):
-        numbers |= {f"mean.{place}": platform.mean, f"sd.{place}": platform.sd}
+        numbers |= {
+            f"mean.{place}": platform.mean,
+            f"sd.{place}": platform.sd,
+            f"trust.{place}": platform.trust,
+        }
     facts = {
         "reach": {repr(level): reach for level, reach in left.ranges.reach.items()},
         "units": left.ranges.units,
@@ -98,7 +102,7 @@ def load_drug_model(name_or_folder: str | Path = DEFAULT) -> DrugModel:
     try:
         symbols, ids = _genes_from_bytes((folder / GENES).read_bytes())
         platforms = tuple(
-            Platform(name, numbers[f"mean.{place}"], numbers[f"sd.{place}"])
+            Platform(name, numbers[f"mean.{place}"], numbers[f"sd.{place}"], numbers[f"trust.{place}"])
             for place, name in enumerate(config.platforms)
         )
         drugs = [DrugInfo(**drug) for drug in _json(folder / DRUGS)]
@@ -131,7 +135,7 @@ def as_stored(model: DrugModel) -> DrugModel:
     network = ResponseNetwork(*model.network.loadings.shape, *model.network.waved.shape)
     rounded: dict[str, Tensor] = {k: v.to(torch.float16).double() for k, v in model.network.state_dict().items()}
     network.double().load_state_dict(rounded)
-    platforms = tuple(Platform(p.name, _single(p.mean), _single(p.sd)) for p in model.scale.platforms)
+    platforms = tuple(Platform(p.name, _single(p.mean), _single(p.sd), _single(p.trust)) for p in model.scale.platforms)
     left = model.left_out
     return replace(
         model,
@@ -156,7 +160,9 @@ def _check(
     fits = (
         len(symbols) == config.genes
         and len(drugs) == config.drugs == len(left.sd) == len(left.quantiles)
-        and all(p.mean.shape == p.sd.shape == (config.genes,) and bool((p.sd > 0).all()) for p in platforms)
+        and all(
+            p.mean.shape == p.sd.shape == p.trust.shape == (config.genes,) and bool((p.sd > 0).all()) for p in platforms
+        )
         and bool((left.sd > 0).all())
         and len(platforms) > 0
     )

@@ -8,7 +8,7 @@ of the rest, and the quantiles, too.
 
 Platforms differ gene by gene (an array's probes differ in affinity, a count follows the length of a transcript). A
 model may therefore know more than one platform, each with means and deviations of its own, and takes for every sample
-the one whose mean profile the sample's ranks follow better.
+the one that makes it likelier.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from scipy.stats import rankdata
 
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import GeneError, InputError
-from cellingua.measures.rank_correlation import unit_rows
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -80,11 +79,27 @@ class Platform:
         Such as ``array`` or ``counts``.
     mean, sd
         float64 (G,): of each gene over lines, in normal scores within a sample.
+    trust
+        float64 (G,), 0 to 1: how far a deviation on this platform is one on the platform of the training lines (the
+        correlation of the two over lines that were measured on both). A gene of trust 0 is absent here.
     """
 
     name: str
     mean: Floats
     sd: Floats
+    trust: Floats
+
+    def standardise(self, shares: Floats, genes: NDArray[np.int64]) -> Floats:
+        """Return z (m, g) from shares of ranks (m, g) among genes at these places."""
+        return self._deviations(shares, genes) * self.trust[genes]
+
+    def likelihood(self, shares: Floats, genes: NDArray[np.int64]) -> Floats:
+        """Return the mean logarithm of the likelihood (m,) of such samples' genes, each by itself."""
+        return np.asarray((-0.5 * self._deviations(shares, genes) ** 2 - np.log(self.sd[genes])).mean(axis=1))
+
+    def _deviations(self, shares: Floats, genes: NDArray[np.int64]) -> Floats:
+        mean, sd = self.mean[genes], self.sd[genes]
+        return np.clip((mixture_quantiles(shares, mean, sd) - mean) / sd, -LIMIT, LIMIT)
 
 
 @dataclass(frozen=True)
@@ -134,31 +149,27 @@ class GeneScale:
             The samples have none of the model's genes.
         """
         values = in_genes(samples, self.symbols, self.ensembl_ids)
-        there = np.isfinite(values)
-        z, platform = np.zeros(values.shape), np.zeros(len(values), dtype=np.int64)
+        z, there = np.zeros(values.shape), np.isfinite(values)
+        platform = np.zeros(len(values), dtype=np.int64)
         patterns, which = np.unique(there, axis=0, return_inverse=True)
-        which = which.reshape(-1)
         for number, pattern in enumerate(patterns):
-            rows = np.flatnonzero(which == number)
-            if not pattern.any():
+            rows, genes = np.flatnonzero(which.reshape(-1) == number), np.flatnonzero(pattern)
+            if not len(genes):
                 continue
-            genes = np.flatnonzero(pattern)
             shares = rank_shares(values[np.ix_(rows, genes)])
-            platform[rows], z[np.ix_(rows, genes)] = self._seen(shares, genes)
-        return Standardised(z, there, platform)
+            platform[rows] = self._nearest(shares, genes)
+            for one, seen in enumerate(self.platforms):
+                mine = platform[rows] == one
+                if mine.any():
+                    z[np.ix_(rows[mine], genes)] = seen.standardise(shares[mine], genes)
+                    there[rows[mine]] &= seen.trust > 0
+        return Standardised(np.where(there, z, 0.0), there, platform)
 
-    def _seen(self, shares: Floats, genes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-        """Return each sample's platform and z, from shares of ranks (m, g) of genes that are there."""
-        scores = ndtri(shares)
-        means = np.stack([platform.mean[genes] for platform in self.platforms])
-        best = np.argmax(unit_rows(scores) @ unit_rows(means).T, axis=1)
-        z = np.zeros(shares.shape)
-        for number, platform in enumerate(self.platforms):
-            rows = best == number
-            if rows.any():
-                mean, sd = platform.mean[genes], platform.sd[genes]
-                z[rows] = (mixture_quantiles(shares[rows], mean, sd) - mean) / sd
-        return best, np.clip(z, -LIMIT, LIMIT)
+    def _nearest(self, shares: Floats, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the platform that makes each sample likeliest, from its shares of ranks (m, g)."""
+        if len(self.platforms) == 1:
+            return np.zeros(len(shares), dtype=np.int64)
+        return np.asarray(np.argmax([seen.likelihood(shares, genes) for seen in self.platforms], axis=0), np.int64)
 
 
 def rank_shares(values: Floats) -> Floats:

@@ -113,7 +113,7 @@ class LeftOut:
     quantiles
         float64 (D, Q): predictions at equally spaced shares from 0 to 1.
     distances
-        float64 (Q,): the same of `DrugModel.far`.
+        float64 (P, 101): hundredths of `DrugModel.far` on each platform.
     ranges
         How many deviations a range reaches.
     """
@@ -301,6 +301,14 @@ class DrugModel:
         rest = np.where(seen.there, (seen.z - factors @ loadings.T) ** 2 / noise, 0.0)
         return np.asarray(rest.sum(axis=1) / np.maximum(seen.there.sum(axis=1), 1))
 
+    def distance(self, seen: Standardised, factors: Floats) -> Floats:
+        """Return `far` as a percentile of lines that were left out, on each sample's own platform, (m,)."""
+        far, out = self.far(seen, factors), np.zeros(len(seen.z))
+        for number, hundredths in enumerate(self.left_out.distances):
+            mine = seen.platform == number
+            out[mine] = percentiles(far[mine], hundredths)
+        return out
+
     def _absent(self, seen: Standardised) -> Floats:
         """Return the variance (m, D) that absent genes add: what they leave open about the factors."""
         network = self.network
@@ -334,7 +342,7 @@ class DrugModel:
         else:
             quantiles, means = self.left_out.quantiles[columns], mean[columns]
         places = [percentiles(value[:, at], quantiles[at]) for at in range(len(drugs))]
-        distance = percentiles(self.far(seen, factors), self.left_out.distances)
+        distance = self.distance(seen, factors)
         coverage = seen.there.mean(axis=1)
         return DrugAnswer(
             samples=list(samples.names),

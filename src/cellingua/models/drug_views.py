@@ -83,7 +83,7 @@ class LineKernel:
             squares = (z**2).sum(axis=1)
             self._learned[view.name] = z
             self._size[view.name] = float(squares.mean()) or 1.0
-            distance = _squared(z, z)[np.triu_indices(len(z), 1)]
+            distance = squared_distances(z, z)[np.triu_indices(len(z), 1)]
             self._width[view.name] = (float(np.median(distance)) if len(distance) else 1.0) or 1.0
         return self
 
@@ -100,7 +100,7 @@ class LineKernel:
             if view.profile > 0:
                 total = total + view.profile * _unit(z) @ _unit(learned).T
             if view.radial > 0:
-                total = total + view.radial * np.exp(-_squared(z, learned) / self._width[view.name])
+                total = total + view.radial * np.exp(-squared_distances(z, learned) / self._width[view.name])
         return np.asarray(total)
 
     def primal(self, name: str, dual: Floats) -> tuple[Floats, Floats]:
@@ -141,7 +141,7 @@ def _unit(z: Floats) -> Floats:
     return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12)
 
 
-def _squared(a: Floats, b: Floats) -> Floats:
+def squared_distances(a: Floats, b: Floats) -> Floats:
     """Return squared distances (m, n), never below 0."""
     distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
     return np.maximum(distance, 0.0)

@@ -123,12 +123,12 @@ def read_more_lines(folder: Path, data: DrugData, learned: NDArray[np.bool_]) ->
     name_of = dict(zip(listed.line, listed.name, strict=True))
     ours = [name_of.get(line, "") if line else "" for line in data.pairs.lines]
     known = {*data.pairs.lines.tolist()}
-    spelled = {_spelled(text) for text in data.lines.name.tolist()}
+    taken = {spelled(text) for text in data.lines.name.tolist()}
     wide = _npz(folder / "expression" / "gdsc_expression_z_6163.npz")
     at = {key: row for row, key in enumerate(wide["name_key"])}
     more = listed[
         (listed.in_expression == "True") & (listed.line != "") & ~listed.line.isin(known)
-        & ~listed.name_key.isin(spelled) & listed.name_key.isin(at)
+        & ~listed.name_key.isin(taken) & listed.name_key.isin(at)
     ]  # fmt: skip
     screens = [read_table(folder / "gdsc" / f"{screen}.parquet") for screen in ("gdsc1", "gdsc2")]
     names = np.array(
@@ -156,11 +156,11 @@ def _same_drugs(folder: Path, data: DrugData) -> dict[str, str]:
     """Return name in the screens -> name in TGSA's table, by InChIKey, else by spelling."""
     listed = _tsv(folder / "gdsc" / "drugs.tsv")
     by_key = dict(zip(data.drugs.inchikey, data.pairs.drugs.tolist(), strict=True))
-    by_name = {_spelled(name): name for name in data.pairs.drugs.tolist()}
+    by_name = {spelled(name): name for name in data.pairs.drugs.tolist()}
     found = {}
     for name, key in zip(listed.drug, listed.inchikey, strict=True):
         ours = by_key.get(key) if key else None
-        ours = ours or by_name.get(_spelled(name))
+        ours = ours or by_name.get(spelled(name))
         if ours:
             found[name] = ours
     return found
@@ -208,7 +208,7 @@ def _one_hot(column: pd.Series) -> Floats:
     return (values[:, None] == kinds[None, :]).astype(np.float64)
 
 
-def _spelled(name: str) -> str:
+def spelled(name: str) -> str:
     return "".join(letter for letter in name.upper() if letter.isascii() and letter.isalnum())
 
 

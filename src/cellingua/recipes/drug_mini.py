@@ -9,7 +9,7 @@ fitted again for each fold of lines, from the genes' means on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ from cellingua.models.drug_expression import GeneScale, Platform, Samples, in_ge
 from cellingua.models.drug_factors import fit_factors
 from cellingua.models.drug_field import Band, FieldConfig, ResponseField
 from cellingua.models.drug_model import DrugInfo, DrugModel, LeftOut
-from cellingua.models.drug_views import View
+from cellingua.models.drug_views import View, squared_distances
 from cellingua.molecules.response import Responses
 from cellingua.molecules.smiles import Molecule
 from cellingua.nn.response import ResponseNetwork
+from cellingua.recipes.drug_platform import with_platform
 
 Floats = NDArray[np.float64]
 #: A table with less than this is not learned from.
@@ -163,8 +164,16 @@ def fit_learned(
     config: MiniConfig,
     name: str,
     description: str = "drug responses from expression",
+    other: tuple[str, Samples] | None = None,
 ) -> DrugModel:
-    """Fit a model to aligned tables: see `fit`."""
+    """Fit a model to aligned tables: see `fit`.
+
+    Parameters
+    ----------
+    other
+        Name and samples of another platform, lines named as those that are learned from: see
+        `recipes.drug_platform`.
+    """
     progress = progress or Silent()
     n = len(learned.grid)
     folds = np.array_split(np.random.default_rng(seed).permutation(n), min(config.folds, n))
@@ -178,7 +187,11 @@ def fit_learned(
         progress.advance()
     whole = _fit_once(learned, drugs, config, seed)
     progress.advance()
-    measured, facts = _left_out(learned.grid, left, distances, folds)
+    quantiles = [np.quantile(distances, np.linspace(0.0, 1.0, 101))]
+    if other is not None:
+        scale, far = with_platform(whole, learned.expression, other[1], other[0], seed)
+        whole, quantiles = replace(whole, scale=scale), [*quantiles, far]
+    measured, facts = _left_out(learned.grid, left, np.stack(quantiles), folds)
     by_name = {molecule.name: molecule for molecule in molecules or []}
     infos = [_info(drug, learned.grid[:, at], by_name.get(drug)) for at, drug in enumerate(drugs)]
     new = None
@@ -215,8 +228,8 @@ def _fit_once(learned: Learned, drugs: list[str], config: MiniConfig, seed: int)
     with torch.no_grad():
         hidden = network.factors(torch.from_numpy(seen.z), torch.from_numpy(seen.there)).numpy()
     scores = hidden * found.length
-    gaps = ((scores[:, None, :] - scores[None, :200, :]) ** 2).sum(axis=-1)
-    width = float(np.median(gaps[gaps > 0])) * config.width
+    gaps = squared_distances(scores, scores)[np.triu_indices(len(scores), 1)]
+    width = float(np.median(gaps)) * config.width
     # exp(-gap / width) is the mean of cosines whose frequencies have this deviation.
     fill(
         network,
@@ -237,7 +250,9 @@ def _fit_once(learned: Learned, drugs: list[str], config: MiniConfig, seed: int)
         offset=offset,
     )
     shares = np.linspace(0.0, 1.0, SHARES)
-    left = LeftOut(np.ones(len(drugs)), np.tile(shares, (len(drugs), 1)), shares, Ranges({0.9: 1.645}, 0))
+    left = LeftOut(
+        np.ones(len(drugs)), np.tile(shares, (len(drugs), 1)), np.linspace(0, 1, 101)[None], Ranges({0.9: 1.645}, 0)
+    )
     infos = [DrugInfo(drug, "", "", 0, 0.0, 1.0) for drug in drugs]
     return DrugModel("part", "", infos, scale, network.requires_grad_(False).eval(), left)
 
@@ -293,7 +308,7 @@ def fit_scale(expression: Samples) -> GeneScale:
             f"at least {LEAST_GENES} genes that most lines have",
             "a table of lines x genes, not of a panel",
         )
-    platform = Platform("training", mean[kept], sd[kept])
+    platform = Platform("training", mean[kept], sd[kept], np.ones(int(kept.sum())))
     return GeneScale(symbols[kept], ids[kept], (platform,))
 
 
@@ -320,7 +335,7 @@ def _left_out(
             inside[mine] = (truth[mine] >= low) & (truth[mine] <= high)
         coverage[f"{level:g}"] = round(float(inside.mean()), 4)
     shares = np.linspace(0.0, 1.0, SHARES)
-    measured = LeftOut(sd, np.quantile(left, shares, axis=0).T, np.quantile(distances, np.linspace(0, 1, 101)), ranges)
+    measured = LeftOut(sd, np.quantile(left, shares, axis=0).T, distances, ranges)
     from cellingua.measures.regression import pearson, rmse, within
 
     facts = {

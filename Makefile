@@ -7,6 +7,7 @@ LOCK := constraints/py311.txt
 CONSTRAINED = $$($(BIN)/python -c 'import sys; print("-c $(LOCK)" if sys.version_info[:2] == (3, 11) else "")')
 WHEELS := cache/wheels
 OTHERS := cache/sentence-transformers
+DREVALPY := cache/drevalpy
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
@@ -14,7 +15,7 @@ BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed benc
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini referee-drug \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -117,6 +118,16 @@ scoreboard: wheels ## the model beside every baseline on every labelled set, and
 
 bench-drug: install ## drug responses on unseen lines, unseen drugs and random pairs, beside plain baselines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug
+
+# The referee has an environment of its own: it asks for other versions than ours.
+$(DREVALPY)/.installed: | $(VENV)/.installed
+	test -x $(DREVALPY)/bin/python || $(PYTHON) -m venv $(DREVALPY)
+	$(DREVALPY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(DREVALPY)/bin/python -m pip install --quiet --disable-pip-version-check drevalpy==1.6.0
+	touch $@
+
+referee-drug: install $(DREVALPY)/.installed ## drevalpy splits, fits its naive predictors, and judges ours beside them (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drug_referee --python $(DREVALPY)/bin/python
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

@@ -48,6 +48,7 @@ def test_a_data_set_comes_back(tmp_path: Path) -> None:
     assert set(table.tissue[table.cell_line_name == "line 11"]) == {"unknown"}
     lines = pd.read_csv(tmp_path / "tiny" / "cell_line_names.csv", index_col="cell_line_name")
     assert lines.tissue["line 0"] == "skin, other"
+    assert len(lines.drop_duplicates()) == len(known.lines)  # as drevalpy reads tissues
 
 
 def test_folds_share_nothing_and_hold_all(tmp_path: Path) -> None:
@@ -88,6 +89,8 @@ def test_drevalpy_reads_them(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, "tiny", known, tissues=TISSUES, compounds=COMPOUNDS)
     held = datasets.DrugResponseDataset.from_csv(path, "tiny")
     np.testing.assert_allclose(held.response, known.value, rtol=1e-15)
+    tissues = pytest.importorskip("drevalpy.models.utils").load_tissues_from_csv(str(tmp_path), "tiny")
+    assert set(tissues.identifiers) == set(known.lines.tolist())
     at = write_split(tmp_path, "tiny", known, unseen_lines(known, 0))
     held.load_splits(str(at))
     assert len(held.cv_splits) == 1

@@ -62,7 +62,8 @@ def write_dataset(
     at.mkdir(parents=True, exist_ok=True)
     drugs = _identifiers(pairs, compounds)
     table = _rows(pairs, np.arange(len(pairs)), tissues, compounds)
-    lines = pd.DataFrame({LINE: pairs.lines, TISSUE: _tissues(pairs, tissues)})
+    # drevalpy drops rows that equal another in all columns but the name: a second column of names keeps every line.
+    lines = pd.DataFrame({LINE: pairs.lines, TISSUE: _tissues(pairs, tissues), "line": pairs.lines})
     _write(lines, at / "cell_line_names.csv")
     _write(pd.DataFrame({DRUG: drugs, "drug_name": pairs.drugs}), at / "drug_names.csv")
     _write(table, at / f"{name}.csv")

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from cellingua.cli.options import add_reading, add_running
 
 if TYPE_CHECKING:
+    from cellingua.core.progress import Progress
     from cellingua.tasks.drug_cells import DrugCells
+    from cellingua.tasks.drug_transfer import DrugTransfer
 
 METHODS = ("classifier", "prototypes", "lora", "full", "langcell", "langcell_ce", "cellm", "scbert")
+TRANSFER = ("strong ridge", "ridge", "classifier", "random forest")
 
 
 def add_cells(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
@@ -40,6 +43,15 @@ def add_cells(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     how.add_argument("--full", type=float, default=0.8, metavar="S", help="share learned from (default: 0.8)")
     how.add_argument("--draws", type=int, default=10, metavar="N", help="random draws of each (default: 10)")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    bulk = parser.add_argument_group("without a labelled cell (labels serve to judge alone)")
+    bulk.add_argument("--drug", action="append", default=[], metavar="D", help="what the labels are about; repeatable")
+    bulk.add_argument("--drug-model", default="drug_mini", metavar="M", help="what predicts it (default: drug_mini)")
+    bulk.add_argument("--lines", metavar="TABLE", help="expression of cell lines to learn from instead, lines x genes")
+    bulk.add_argument("--ic50", metavar="TABLE", help="their responses: line, drug, IC50")
+    bulk.add_argument("--unit", metavar="U", help="of the IC50, where its column does not say it")
+    bulk.add_argument("--transfer", choices=TRANSFER, default=TRANSFER[0], help=f"how (default: {TRANSFER[0]})")
+    bulk.add_argument("--as-is", action="store_true", help="the cells hold no counts, but z-scores: as they are")
+    bulk.add_argument("--scores", metavar="OUT.tsv", help="with --lines: write the score of each cell")
     parser.add_argument("-o", "--output", metavar="OUT.json", help="write all figures")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -49,46 +61,73 @@ def add_cells(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
 
 def run(args: argparse.Namespace) -> int:
     """Measure one file or folder."""
-    from cellingua.core.errors import ConfigError
+    from cellingua.cli.outputs import staged
     from cellingua.core.files import refuse_overwrite, write_json
     from cellingua.core.progress import Console, Silent
     from cellingua.core.runtime import set_threads
-    from cellingua.tasks.drug_cells import drug_cells
+
+    _check(args)
+    targets = [Path(name) for name in (args.output, args.scores) if name]
+    for target in targets:
+        refuse_overwrite(target, force=args.force, file=True)
+    set_threads(args.threads)
+    progress = Silent() if args.quiet else Console()
+    with staged(targets) as partial:
+        found, moved = _measured(args, progress)
+        figures = found.to_dict() | ({} if moved is None else {"from_lines": moved.to_dict()})
+        if args.output:
+            write_json(partial[Path(args.output)], figures)
+        if args.scores and moved is not None:
+            moved.scores.to_csv(partial[Path(args.scores)], sep="\t", index_label="cell", float_format="%.6g")
+    if args.json:
+        print(json.dumps(figures, indent=1, ensure_ascii=False))
+    elif not args.quiet:
+        print(text(found, moved))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from cellingua.core.errors import ConfigError
 
     for name in ("few", "full"):
         if not 0 < getattr(args, name) < 1:
             raise ConfigError(f"--{name} is {getattr(args, name)}.", "above 0 and below 1")
-    if args.output:
-        refuse_overwrite(Path(args.output), force=args.force, file=True)
-    set_threads(args.threads)
+    if bool(args.lines) != bool(args.ic50):
+        raise ConfigError("One of --lines and --ic50 was given.", "expression and responses of the same lines")
+    if args.lines and not args.drug:
+        raise ConfigError("--lines was given without a drug.", "the drug that the labels are about", "--drug NAME")
+    if args.scores and not args.lines:
+        raise ConfigError("--scores was given without --lines.", "tables of cell lines to score cells by")
+    if args.lines and args.table:
+        raise ConfigError("--lines and --table were both given.", "a file of cells with --lines", "one at a time")
+    if len(args.drug) > 1 and not args.lines:
+        raise ConfigError(f"{len(args.drug)} drugs were named.", "the one that the labels are about")
+
+
+def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells, DrugTransfer | None]:
+    """Return the figures of labelled cells, and those from lines where there are such tables."""
+    from cellingua.tasks.drug_cells import drug_cells
+    from cellingua.tasks.drug_pairs import ResponseOptions
+    from cellingua.tasks.drug_transfer import drug_transfer
+
+    means = {"sensitive": args.sensitive, "resistant": args.resistant}
+    moved = None
+    if args.lines:
+        moved = drug_transfer(
+            args.file, args.lines, args.ic50, drugs=args.drug, labels_from=args.labels_from, method=args.transfer,
+            options=ResponseOptions(unit=args.unit), layer=args.layer, as_is=args.as_is, seed=args.seed,
+            progress=progress, **means,
+        )  # fmt: skip
     found = drug_cells(
-        args.file,
-        args.labels_from,
-        table=args.table,
-        sensitive=args.sensitive,
-        resistant=args.resistant,
-        sample_key=args.sample_key,
-        model=args.model,
-        layer=args.layer,
-        few=args.few,
-        full=args.full,
-        draws=args.draws,
-        allow_missing=args.allow_missing,
-        device=args.device,
-        progress=Silent() if args.quiet else Console(),
-        method=args.method,
-        seed=args.seed,
-    )
-    if args.output:
-        write_json(Path(args.output), found.to_dict())
-    if args.json:
-        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False))
-    elif not args.quiet:
-        print(text(found))
-    return 0
+        args.file, args.labels_from, table=args.table, sample_key=args.sample_key, model=args.model, layer=args.layer,
+        few=args.few, full=args.full, draws=args.draws, drug=None if args.lines or not args.drug else args.drug[0],
+        drug_model=args.drug_model, allow_missing=args.allow_missing, device=args.device, progress=progress,
+        method=args.method, seed=args.seed, **means,
+    )  # fmt: skip
+    return found, moved
 
 
-def text(found: DrugCells) -> str:
+def text(found: DrugCells, moved: DrugTransfer | None = None) -> str:
     """Return the figures for people."""
     from cellingua.cells.wording import count_of, printable
 
@@ -112,6 +151,13 @@ def text(found: DrugCells) -> str:
     if found.samples.get("methods"):
         lines += ["", f"samples left out: {count_of(found.samples['judged'], 'cell')} judged"]
         lines += _rows(found.samples["methods"])
+    if found.shipped:
+        part = found.shipped
+        lines += ["", f"{part['model']}, which saw no labelled cell, for {part['drug']}: AUROC {part['auroc']:.3f}"]
+    if moved is not None:
+        lines += ["", f"from cell lines ({moved.facts['method']}, {moved.facts['genes']:,} genes):"]
+        lines += [f"  {printable(name)}: AUROC {value:.3f}" for name, value in moved.auroc.items() if value is not None]
+        lines += [f"! {printable(warning)}" for warning in moved.warnings]
     if found.warnings:
         lines += ["", *(f"! {printable(warning)}" for warning in found.warnings)]
     return "\n".join([*lines, *(printable(note) for note in found.notes)])

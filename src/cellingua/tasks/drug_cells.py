@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
+from numpy.typing import NDArray
 
+from cellingua.cells.diagnosis import Diagnosis
 from cellingua.cells.doctor import examine
 from cellingua.cells.downloads import open_downloads
 from cellingua.cells.reading import CellFile, open_cells
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.core.runtime import pick_device
+from cellingua.measures.ranking import auroc
+from cellingua.models.drug_bundle import DEFAULT, load_drug_model
 from cellingua.models.shelf import load_any
 from cellingua.recipes.drug_cells import (
     DRAWS,
@@ -30,14 +32,16 @@ from cellingua.recipes.drug_cells import (
 )
 from cellingua.recipes.finetune import check
 from cellingua.recipes.finetune_config import FinetuneConfig, LabelledCells
+from cellingua.tasks.drug_answer import known_drugs
+from cellingua.tasks.drug_labels import positives
+from cellingua.tasks.drug_samples import cell_blocks
 from cellingua.tasks.finetune import read_labelled
 from cellingua.tasks.options import MODEL
 
 if TYPE_CHECKING:
+    from cellingua.models.drug_model import DrugModel
     from cellingua.models.tuned import Model
 
-SENSITIVE = ("sensitive", "sens", "s", "responder", "1", "true", "yes")
-RESISTANT = ("resistant", "res", "r", "non-responder", "0", "false", "no")
 FEW_CELLS = 5  # of a label to learn from, below which the draw itself decides much
 
 
@@ -55,6 +59,9 @@ class DrugCells:
         See `cellingua.recipes.drug_cells.left_out_samples`; empty without samples.
     label_by_sample, told_apart
         See the functions of these names there; empty without samples.
+    shipped
+        What a drug model says of the same cells, which saw none of them: ``drug``, ``model``, ``auroc`` and how far
+        the cells are from its lines; empty where no drug was named.
     warnings, notes
         Sentences: what makes the figures worth less than they look, and what else is to be known.
     """
@@ -65,6 +72,7 @@ class DrugCells:
     samples: dict[str, Any] = field(default_factory=dict)
     label_by_sample: dict[str, Any] = field(default_factory=dict)
     told_apart: dict[str, Any] = field(default_factory=dict)
+    shipped: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -77,6 +85,7 @@ class DrugCells:
             "samples_left_out": self.samples,
             "label_by_sample": self.label_by_sample,
             "samples_of_one_label": self.told_apart,
+            "drug_model": self.shipped,
             "warnings": self.warnings,
             "notes": self.notes,
         }
@@ -95,6 +104,8 @@ def drug_cells(
     few: float = FEW,
     full: float = FULL,
     draws: int = DRAWS,
+    drug: str | None = None,
+    drug_model: str | Path | DrugModel = DEFAULT,
     allow_missing: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
@@ -124,6 +135,10 @@ def drug_cells(
         Shares of each label that are learned from.
     draws
         Random draws of each.
+    drug
+        The drug that the labels are about: a drug model's prediction for it is then judged on the same labels.
+    drug_model
+        That model, by name, folder, or loaded.
     allow_missing
         With `table`: leave out rows whose barcode no file has.
     device
@@ -149,12 +164,15 @@ def drug_cells(
     source = cells if isinstance(cells, CellFile) else open_cells(cells)
     diagnosis = examine(source, layer=layer)
     labelled, facts = read_labelled(source, diagnosis, labels_from, sample_key, progress)
-    two, positive, told = two_labels(labelled, labels_from, sensitive, resistant)
+    rows, truth, told = positives(labelled.labels, labels_from, sensitive, resistant)
+    two, positive = labelled.take(rows), told["means"]["sensitive"]
+    shipped = {} if drug is None else judge_drug_model(source, diagnosis, drug, drug_model, rows, truth)
     if isinstance(model, str | Path):
         model = load_any(model, device=pick_device(device).name)
     if model is not None:
         check(model, two, config)
     found = measure(two, positive, model, config, few=few, full=full, draws=draws, progress=progress)
+    found.shipped = shipped
     found.facts = {**facts, **told, **found.facts, "without_label": len(labelled) - len(labelled.labelled())}
     found.warnings = [finding.text for finding in diagnosis.findings if finding.level == "warning"] + found.warnings
     found.notes = notes + [finding.text for finding in diagnosis.findings if finding.code == "fractional"]
@@ -201,39 +219,30 @@ def measure(
     return found
 
 
-def two_labels(
-    cells: LabelledCells, column: str, sensitive: str | None, resistant: str | None
-) -> tuple[LabelledCells, str, dict[str, Any]]:
-    """Return the cells of two labels, which of them means sensitive, and what is to be told of the others."""
-    counts = Counter(cells.labelled().labels)
-    named = ", ".join(f"{label!r} ({n:,})" for label, n in counts.most_common(6))
-    for given in (sensitive, resistant):
-        if given is not None and given not in counts:
-            raise InputError(
-                f"No cell has the label {given!r} in {column!r}.", "a label that occurs", f"one of: {named}"
-            )
-    sensitive = sensitive or _only(counts, SENSITIVE, () if resistant is None else (resistant,))
-    resistant = resistant or _only(counts, RESISTANT, () if sensitive is None else (sensitive,))
-    if len(counts) == 1:
-        raise InputError(f"All labelled cells of {column!r} have one label: {named}.", "sensitive and resistant cells")
-    if len(counts) == 2 and (sensitive is None) != (resistant is None):
-        other = next(label for label in counts if label not in (sensitive, resistant))
-        sensitive, resistant = sensitive or other, resistant or other
-    if sensitive is None or resistant is None or sensitive == resistant:
-        raise InputError(
-            f"It isn't clear which labels of {column!r} mean sensitive and resistant: {named}.",
-            "one label for each",
-            "--sensitive LABEL and --resistant LABEL",
-        )
-    keep = np.array([label in (sensitive, resistant) for label in cells.labels], dtype=bool)
-    others = {label: n for label, n in counts.items() if label not in (sensitive, resistant)}
-    return cells.take(keep), sensitive, {"means": {"sensitive": sensitive, "resistant": resistant}, "others": others}
+def judge_drug_model(
+    cells: CellFile,
+    diagnosis: Diagnosis,
+    drug: str,
+    model: str | Path | DrugModel,
+    rows: NDArray[np.int64],
+    truth: NDArray[np.bool_],
+) -> dict[str, Any]:
+    """Return how well a drug model, which saw no labelled cell, tells sensitive cells from resistant ones.
 
-
-def _only(counts: Counter[str], words: Sequence[str], taken: Sequence[str]) -> str | None:
-    """Return the one label that is among some words, in any case."""
-    fitting = [label for label in counts if label.casefold() in words and label not in taken]
-    return fitting[0] if len(fitting) == 1 else None
+    Each cell is answered by itself; the score is minus the predicted ln IC50.
+    """
+    loaded = load_drug_model(model) if isinstance(model, str | Path) else model
+    (name,) = known_drugs(loaded, [drug])
+    diagnosis.raise_if_refused()
+    answers = [loaded.predict(samples, [name]) for _, _, samples in cell_blocks(cells, diagnosis)]
+    value = np.concatenate([answer.value[:, 0] for answer in answers])[rows]
+    distance = np.concatenate([answer.distance for answer in answers])[rows]
+    return {
+        "drug": name,
+        "model": loaded.name,
+        "auroc": round(auroc(truth, -value), 4),
+        "distance_from_lines": round(float(np.median(distance)), 1),
+    }
 
 
 def warnings_of(found: DrugCells) -> list[str]:

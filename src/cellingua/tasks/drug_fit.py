@@ -39,7 +39,8 @@ class DrugEvaluation:
     ----------
     table
         A row a predictor (``model``, ``drug mean`` of the model's training lines, ``own drug mean`` of this very table:
-        no guess by the drug alone can do better), with the measures over all pairs, and the median and mean of Pearson within drugs and lines.
+        no guess by the drug alone can do better), with the measures over all pairs, and the median and mean of Pearson
+        within drugs and lines.
     per_drug
         A row a drug: pairs, Pearson and RMSE within it, the shift of predictions, and how many ranges hold.
     interval
@@ -58,6 +59,16 @@ class DrugEvaluation:
     coverage: Mapping[float, float]
     pairs: pd.DataFrame
     notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values; None where a measure is not defined."""
+        return {
+            "predictors": _plain(self.table),
+            "interval_95": {name: list(span) for name, span in self.interval.items()},
+            "coverage": {f"{level:g}": share for level, share in self.coverage.items()},
+            "drugs": _plain(self.per_drug),
+            "notes": list(self.notes),
+        }
 
 
 def drug_fit(
@@ -224,3 +235,14 @@ def _per_drug(frame: pd.DataFrame) -> pd.DataFrame:
             "coverage": covered(truth, part["low"].to_numpy(), part["high"].to_numpy()),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON values."""
+    return [
+        {
+            str(name): None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in row.items()
+        }
+        for row in frame.to_dict("records")
+    ]

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellingua.core.errors import InputError
-from cellingua.models.drug_model import DrugAnswer
+from cellingua.models.drug_model import FEW, STRANGE, THIN, DrugAnswer
 from cellingua.tasks.drug_samples import SampleSet
 
 Floats = NDArray[np.float64]
@@ -26,6 +26,13 @@ ORDERS = {
     "percentile": "by percentile: which share of the training lines is predicted to be more sensitive to the drug",
     "difference": "by difference: predicted ln IC50 minus the mean of the drug over training lines",
     "ic50": "by predicted IC50, the same drugs for nearly every sample: most of this order is the drug, not the sample",
+}
+#: What the model's warnings mean, for people.
+MEANINGS = {
+    FEW: "few genes: it has less than half of the model's genes",
+    STRANGE: "unlike a cancer line: further from the training lines than 99 % of them, as normal cells and other "
+    "tissues are; what is predicted for it was never measured on anything like it",
+    THIN: "few counts: fewer than 1,000 molecules of the model's genes",
 }
 #: A sample whose median percentile is beyond these is sensitive, or resistant, to nearly everything.
 GENERAL = (25.0, 75.0)
@@ -119,12 +126,24 @@ class DrugResult:
 
     def warnings(self, sample: int) -> list[str]:
         """Return what to beware of in a sample: the model's warnings, few cells, sensitive to everything."""
-        said = [*self.answer.warnings[sample], *self.set.own_warnings()[sample]]
+        said = [MEANINGS.get(text, text) for text in self.answer.warnings[sample]]
+        said += self.set.own_warnings()[sample]
         if self.general[sample] <= GENERAL[0]:
             said.append("sensitive to most drugs: the order between drugs says more than the percentiles")
         elif self.general[sample] >= GENERAL[1]:
             said.append("resistant to most drugs: the order between drugs says more than the percentiles")
         return said
+
+    def potent(self, sample: int, most: int = 5) -> NDArray[np.int64]:
+        """Return the drugs of lowest predicted IC50 that are no match: potent on the sample as on any other line.
+
+        These are drugs for which the sample is not among the most sensitive quarter of the training lines.
+        """
+        percentile = self.answer.percentile[sample]
+        order = self.order(sample, "ic50")
+        common = order[np.nan_to_num(percentile[order], nan=0.0) >= 25.0]
+        below = common[self.answer.value[sample, common] < np.nanmedian(self.answer.drug_mean)]
+        return np.asarray(below[:most])
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row a sample and drug, samples in their order, drugs by rank."""
@@ -214,6 +233,29 @@ def checked_order(by: str) -> str:
     if by not in ORDERS:
         raise InputError(f"There is no order {by!r}.", f"one of {', '.join(ORDERS)}")
     return by
+
+
+def um(value: float) -> str:
+    """Return a concentration in µM with three digits, as people write them; – where there is none."""
+    if not np.isfinite(value):
+        return "–"
+    if value >= 10_000:
+        return "> 10,000"
+    if value < 1e-5:
+        return "< 0.00001"
+    digits = max(0, 2 - int(np.floor(np.log10(value))))
+    return f"{value:,.{digits}f}" if value < 1000 else f"{value:,.0f}"
+
+
+def fold(difference: float) -> str:
+    """Return a difference of ln IC50 as a ratio: "3.2x lower"."""
+    if not np.isfinite(difference):
+        return "–"
+    ratio = float(np.exp(abs(difference)))
+    if ratio < 1.05:
+        return "same"
+    shown = f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}"
+    return f"{shown}x {'lower' if difference < 0 else 'higher'}"
 
 
 def _json(value: Any) -> float | None:

@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix, vstack
 
+from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import FileError
 
 LEAST_GENES = 20  # with fewer, a table is one about cells rather than a matrix of them
+KNOWN_GENES = 0.3  # of the names of a side without barcodes that is taken for the genes
 ROWS = 1000  # that are dense at once
 PROBE = 200  # rows that are looked at before a file is read
 
@@ -79,7 +81,7 @@ def layout_of(path: Path, barcodes: Set[str]) -> Layout | None:
     Parameters
     ----------
     barcodes
-        Names of cells. Where neither side has one, a row is taken for a gene, as most archives have it.
+        Names of cells. Where neither side has one, the side with more human genes is that of the genes.
     """
     with text_handle(path) as handle:
         lines = [line for _, line in zip(range(PROBE + 1), handle, strict=False) if line.strip()]
@@ -92,8 +94,13 @@ def layout_of(path: Path, barcodes: Set[str]) -> Layout | None:
     if text_columns >= width or len(head) not in (width, width - 1):
         return None
     header = head[text_columns - (width - len(head)) :]
-    in_header = len(barcodes & set(header))
-    in_rows = len(barcodes & {row[0] for row in rows})
+    names = [row[0] for row in rows]
+    in_header, in_rows = len(barcodes & set(header)), len(barcodes & set(names))
+    if not in_header and not in_rows:  # none of these cells is wanted, but the file may still be a matrix
+        known_rows, known_header = _known(names), _known(header)
+        if max(known_rows, known_header) < KNOWN_GENES:
+            return None
+        in_header, in_rows = int(known_rows >= known_header), int(known_rows < known_header)
     genes_in_rows = in_header >= in_rows
     if (len(rows) if genes_in_rows else len(header)) < LEAST_GENES:
         return None
@@ -151,6 +158,11 @@ def _numbers(table: pd.DataFrame, rows: list[str], columns: list[str], path: Pat
             "mending the file, or downloading it again",
         )
     return values
+
+
+def _known(names: list[str]) -> float:
+    """Return which share of the first names are human genes."""
+    return float((load_vocabulary().resolve(names[:PROBE]).index >= 0).mean())
 
 
 def _is_number(text: str) -> bool:

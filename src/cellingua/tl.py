@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cellingua.tasks.annotate import annotate
 from cellingua.tasks.drug_cells import drug_cells
+from cellingua.tasks.drug_explain import drug_explain
 from cellingua.tasks.drug_fit import drug_evaluate, drug_fit
 from cellingua.tasks.drug_rank import drug_predict, drug_rank
 from cellingua.tasks.drug_transfer import drug_transfer
@@ -15,6 +16,7 @@ __all__ = [
     "annotate",
     "drug_cells",
     "drug_evaluate",
+    "drug_explain",
     "drug_fit",
     "drug_predict",
     "drug_rank",

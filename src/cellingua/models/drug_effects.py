@@ -53,6 +53,8 @@ class GeneEffects:
         bool (m, G).
     value, reference
         float64 (m, q): the prediction, and the mean prediction of typical lines in the same genes.
+    answers
+        What answers: factors to predictions.
     """
 
     samples: list[str]
@@ -63,6 +65,7 @@ class GeneEffects:
     there: Mask
     value: Floats
     reference: Floats
+    answers: Asked
 
     def unexplained(self) -> Floats:
         """Return (m, q): the prediction less the reference and all effects; not 0 as a sum has finitely many steps."""
@@ -190,15 +193,13 @@ def gene_effects(
         for place in range(shape[1]):
             slope = way.attribute(here.expand(len(start), -1), baselines=start, target=place, n_steps=steps)
             effect[row, place] = (away * (slope.detach().numpy() @ down)).mean(axis=0)
-    return GeneEffects(list(samples.names), names, model.genes, effect, seen.z, seen.there, value, reference)
+    return GeneEffects(list(samples.names), names, model.genes, effect, seen.z, seen.there, value, reference, module)
 
 
 def delete_genes(
-    model: DrugModel,
     effects: GeneEffects,
     sample: int,
     drug: int,
-    molecules: Sequence[Molecule] = (),
     *,
     counts: Sequence[int] = (50,),
     draws: int = 20,
@@ -211,7 +212,7 @@ def delete_genes(
     Parameters
     ----------
     effects
-        Of `gene_effects`, for the same molecules.
+        Of `gene_effects`.
     sample, drug
         Which prediction, by number.
     counts
@@ -220,28 +221,30 @@ def delete_genes(
         False: as if they had not been measured, so that genes that go together with them stand in (`nn.response`).
         True: as high as in the average training line, whatever the others say.
     """
-    new = {molecule.name for molecule in molecules}
-    _, module = asked(model, [name for name in effects.drugs if name not in new] or None, molecules)
     z, there = effects.z[sample], effects.there[sample]
-    sign = np.sign(effects.value[sample, drug] - effects.reference[sample, drug]) or 1.0
+    value = effects.value[sample, drug]
+    sign = np.sign(value - effects.reference[sample, drug]) or 1.0
     order = np.lexsort((effects.genes, -sign * effects.effect[sample, drug]))
     order = order[there[order]]
-    rng = np.random.default_rng(0)
-
-    def moved(without: NDArray[np.int64]) -> float:
-        left = there.copy()
-        left[without] = False
-        seen = torch.from_numpy(there if average else left)[None]
-        with torch.no_grad():
-            factors = model.network.factors(torch.from_numpy(np.where(left, z, 0.0))[None], seen)
-            return float(sign * (effects.value[sample, drug] - module(factors)[0, drug].item()))
-
     counts = [min(count, len(order)) for count in counts]
-    first = [moved(order[:count]) for count in counts]
-    others = np.array(
-        [[moved(rng.choice(order, count, replace=False)) for count in counts] for _ in range(draws)]
-    ).reshape(draws, len(counts))
-    return Deletion(counts, np.array(first), others.mean(axis=0), others.std(axis=0))
+    rng = np.random.default_rng(0)
+    left = np.repeat(there[None], (1 + draws) * len(counts), axis=0).reshape(1 + draws, len(counts), -1)
+    for place, count in enumerate(counts):
+        left[0, place, order[:count]] = False
+        for draw in range(draws):
+            left[1 + draw, place, rng.choice(order, count, replace=False)] = False
+    flat = left.reshape(-1, len(there))
+    network = effects.answers.network
+    kept, whole = torch.from_numpy(np.where(flat, z, 0.0)), torch.from_numpy(there)
+    with torch.no_grad():
+        if average:
+            factors = network.factors(kept, whole.expand(len(flat), -1))
+        else:
+            # One by one: each has a pattern of its own, and a table of all patterns would have to be sorted.
+            factors = torch.cat([network.factors(kept[[at]], torch.from_numpy(flat[[at]])) for at in range(len(flat))])
+        said = effects.answers(factors)[:, drug].numpy().reshape(1 + draws, len(counts))
+    moved = sign * (value - said)
+    return Deletion(counts, moved[0], moved[1:].mean(axis=0), moved[1:].std(axis=0))
 
 
 def captum_methods() -> Any:

@@ -8,7 +8,7 @@ what has a metal is never stripped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,3 +181,23 @@ def _rdkit(module: str = "", package: str = "rdkit.Chem") -> Any:
         raise InputError(
             "Reading SMILES needs RDKit, which is not installed.", "", "pip install 'cellingua[drug]'"
         ) from error
+
+
+def drawn(molecule: Molecule, colours: Mapping[int, tuple[float, float, float]], size: tuple[int, int]) -> str:
+    """Return a molecule as SVG with atoms coloured.
+
+    Parameters
+    ----------
+    colours
+        Number of an atom -> red, green, blue between 0 and 1.
+    size
+        Width and height in pixels.
+    """
+    draw = _rdkit("Draw.rdMolDraw2D")
+    canvas = draw.MolDraw2DSVG(*size)
+    mol = _parsed(molecule.smiles)
+    draw.PrepareAndDrawMolecule(
+        canvas, mol, highlightAtoms=list(colours), highlightAtomColors=dict(colours), highlightBonds=[]
+    )
+    canvas.FinishDrawing()
+    return str(canvas.GetDrawingText())

@@ -173,9 +173,7 @@ def drug_explain(
     checks = {}
     progress.step("Deleting genes, the first against random ones", len(pairs))
     for sample, drug in pairs:
-        absent, average = (
-            delete_genes(loaded, genes, sample, drug, molecules, counts=(GENES,), average=way) for way in (False, True)
-        )
+        absent, average = (delete_genes(genes, sample, drug, counts=(GENES,), average=way) for way in (False, True))
         checks[sample, drug] = absent, average
         progress.advance(1)
     atoms = [atom_effects(loaded, chosen, molecule) for molecule in molecules]

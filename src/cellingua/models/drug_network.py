@@ -11,7 +11,7 @@ Nothing of what is not learned from enters scaling, levels or batch normalisatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from cellingua.baselines.additive import effects
 from cellingua.core.errors import ConfigError, InputError
 from cellingua.molecules.graph import MoleculeGraphs
 from cellingua.nn.fusion import FusionConfig, FusionNetwork, GraphTensors
+from cellingua.training.optimise import OptimiseConfig, make_optimiser, rate_at
 
 Floats = NDArray[np.float64]
 LEVELS = ("none", "drug", "line", "both")
+SCALINGS = ("together", "each", "none")
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,28 @@ class NetworkConfig:
         Share of the weight that goes to drugs alike, however much their responses spread: 0 to 1.
     drop_own
         Share of drugs whose own numbers are hidden in a step, so that the molecule must speak.
-    molecule, hidden, joint, last, dropout, cell_dropout
+    scaling
+        Of what stands for a line: ``each`` number by its own deviation; all ``together`` by one, which keeps leading
+        components larger than the others; or ``none``.
+    molecule, hidden, joint, meet, last, dropout, cell_dropout
         As in `nn.fusion.FusionConfig`.
     """
 
     level: str = "drug"
     own_drugs: bool = True
     own_lines: bool = False
-    epochs: int = 60
+    epochs: int = 40
     lines: int = 64
-    rate: float = 3e-3
-    decay: float = 0.05
-    within: float = 0.0
+    rate: float = 5e-3
+    decay: float = 0.3
+    within: float = 0.5
     equal_drugs: float = 0.0
     drop_own: float = 0.0
-    together: bool = True
+    scaling: str = "together"
     molecule: int = 64
     hidden: int = 256
     joint: int = 96
+    meet: int = 48
     last: int = 32
     dropout: float = 0.2
     cell_dropout: float = 0.1
@@ -72,6 +78,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ConfigError(f"level is {self.level!r}.", " or ".join(map(repr, LEVELS)))
+        if self.scaling not in SCALINGS:
+            raise ConfigError(f"scaling is {self.scaling!r}.", " or ".join(map(repr, SCALINGS)))
         if min(self.epochs, self.lines) < 1 or self.rate <= 0 or self.decay < 0:
             raise ConfigError("Nothing would be learned with these settings.", "epochs, lines and rate above 0")
 
@@ -85,22 +93,24 @@ def tensors(graphs: MoleculeGraphs) -> GraphTensors:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and deviation of each number that stands for a line, over the learned lines."""
+    """Mean and unit of each number that stands for a line, over the learned lines, and the largest value in units."""
 
     mean: Floats
     sd: Floats
-    limit: float = 5.0
+    limit: float
 
     @classmethod
-    def fit(cls, cells: Floats, together: bool = False) -> Scaling:
-        """Learn from lines (n, F); NaN is absent."""
+    def fit(cls, cells: Floats, kind: str) -> Scaling:
+        """Learn from lines (n, F), NaN absent; `kind` as `NetworkConfig.scaling`."""
+        if kind == "none":
+            return cls(np.zeros(cells.shape[1]), np.ones(cells.shape[1]), np.inf)
         there = np.isfinite(cells)
         count = np.maximum(there.sum(axis=0), 1)
         mean = np.where(there, cells, 0.0).sum(axis=0) / count
         sd = np.sqrt(np.where(there, (cells - mean) ** 2, 0.0).sum(axis=0) / count)
-        if together:
+        if kind == "together":
             return cls(mean, np.full(len(sd), np.sqrt(np.mean(sd**2))), 25.0)
-        return cls(mean, sd)
+        return cls(mean, sd, 5.0)
 
     def __call__(self, cells: Floats) -> Tensor:
         """Return float32 (n, F): z-scores, 0 where a number is absent or constant."""
@@ -196,7 +206,7 @@ class DrugNetwork:
             raise InputError(f"A table of {grid.shape}, {len(cells)} lines and {graphs.count} molecules.",
                              "a line and a molecule for each row and column, some values")  # fmt: skip
         lines, drugs = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-        self.scaling = Scaling.fit(cells[lines], self.config.together)
+        self.scaling = Scaling.fit(cells[lines], self.config.scaling)
         self.level = Level.fit(grid, self.config.level)
         self._line_number, self._drug_number = _numbers(lines, len(grid)), _numbers(drugs, grid.shape[1])
         torch.manual_seed(self.seed)
@@ -204,7 +214,7 @@ class DrugNetwork:
         self.module = self.build(
             FusionConfig(
                 cells.shape[1], len(drugs) if c.own_drugs else 0, len(lines) if c.own_lines else 0,
-                graphs.atoms.shape[1], c.molecule, c.hidden, c.joint, c.last, c.dropout, c.cell_dropout,
+                graphs.atoms.shape[1], c.molecule, c.hidden, c.joint, c.meet, c.last, c.dropout, c.cell_dropout,
             )
         )  # fmt: skip
         target = (grid - self.level.table()) / self.level.unit
@@ -218,13 +228,13 @@ class DrugNetwork:
         values = torch.from_numpy(np.nan_to_num(target).astype(np.float32))
         weight = _weights(values, mask, c.equal_drugs)
         steps = max(1, round(n / c.lines))
-        optimiser = torch.optim.AdamW(_groups(self.module, c.decay), lr=c.rate)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, c.rate, total_steps=steps * c.epochs, pct_start=0.2)
+        moving = OptimiseConfig(c.rate, warmup=0.2, weight_decay=c.decay)
+        optimiser = make_optimiser(self.module.parameters(), moving)
         draw = torch.Generator().manual_seed(self.seed)
         self.module.train()
         for epoch in range(c.epochs):
             total = 0.0
-            for rows in torch.tensor_split(torch.randperm(n, generator=draw), steps):
+            for step, rows in enumerate(torch.tensor_split(torch.randperm(n, generator=draw), steps)):
                 drugs = torch.arange(graphs.count)
                 if c.drop_own:
                     drugs = torch.where(torch.rand(len(drugs), generator=draw) < c.drop_own, -1, drugs)
@@ -232,9 +242,10 @@ class DrugNetwork:
                 loss = _loss(said, values[rows], mask[rows], weight, c.within)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+                nn.utils.clip_grad_norm_(self.module.parameters(), moving.clip)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate_at(epoch * steps + step, steps * c.epochs, moving)
                 optimiser.step()
-                cycle.step()
                 total += float(loss.detach())
             if watch is not None:
                 watch(epoch, total / steps)
@@ -269,10 +280,6 @@ class DrugNetwork:
         said = self.module(self.scaling(cells), tensors(graphs), torch.from_numpy(lines), torch.from_numpy(drugs))
         return np.asarray(level + self.level.unit * said.double().numpy(), dtype=np.float64)
 
-    def with_epochs(self, epochs: int) -> DrugNetwork:
-        """Return the same network, unfitted, with another number of epochs."""
-        return DrugNetwork(replace(self.config, epochs=epochs), self.seed, self.build)
-
 
 def _loss(said: Tensor, true: Tensor, mask: Tensor, weight: Tensor, within: float) -> Tensor:
     """Return the weighted squared error of the measured pairs, and what is missing to a correlation of 1 in a drug."""
@@ -294,13 +301,6 @@ def _weights(values: Tensor, mask: Tensor, equal: float) -> Tensor:
     variance = (torch.where(mask, values - mean, 0.0) ** 2).sum(dim=0) / count
     weight = (1 / (variance + 0.1 * variance.mean() + 1e-6)) ** equal
     return weight / weight.mean()
-
-
-def _groups(module: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return weights to decay, and biases and norms not to."""
-    own = [p for p in module.parameters() if p.ndim > 1]
-    return [{"params": own, "weight_decay": decay}, {"params": [p for p in module.parameters() if p.ndim < 2],
-                                                     "weight_decay": 0.0}]  # fmt: skip
 
 
 def _numbers(kept: NDArray[np.int64], size: int) -> NDArray[np.int64]:

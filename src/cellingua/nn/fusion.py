@@ -35,10 +35,10 @@ class FusionConfig:
         Of an atom's features.
     molecule
         Width of a graph layer; there are three.
-    hidden, joint, last
-        Widths of the cell branch, of what meets, and of the layer after it.
+    hidden, joint, meet, last
+        Widths of the cell branch, of an encoded line or drug, of the layer in which they meet, and of the one after.
     dropout
-        In the branches and after the joint layer.
+        In the branches.
     cell_dropout
         Of the numbers that stand for a line.
     """
@@ -50,12 +50,13 @@ class FusionConfig:
     molecule: int = 64
     hidden: int = 256
     joint: int = 96
+    meet: int = 48
     last: int = 32
     dropout: float = 0.2
     cell_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.cell, self.atoms, self.molecule, self.hidden, self.joint, self.last) < 1:
+        if min(self.cell, self.atoms, self.molecule, self.hidden, self.joint, self.meet, self.last) < 1:
             raise ConfigError("A width of the network is below 1.", "whole numbers from 1")
         if not (0 <= self.dropout < 1 and 0 <= self.cell_dropout < 1):
             raise ConfigError("A dropout is not a share.", "0 up to, not including, 1")
@@ -98,12 +99,9 @@ class FusionNetwork(nn.Module):
         for own in (self.own_drugs, self.own_lines):
             if own is not None:
                 nn.init.normal_(own.weight, std=0.05)
-        self.from_cell = nn.Linear(config.joint, config.joint)
-        self.from_drug = nn.Linear(config.joint, config.joint, bias=False)
-        self.after = nn.Sequential(
-            nn.ELU(), nn.Dropout(config.dropout), nn.Linear(config.joint, config.last), nn.ELU(),
-            nn.Linear(config.last, 1),
-        )  # fmt: skip
+        self.from_cell = nn.Linear(config.joint, config.meet)
+        self.from_drug = nn.Linear(config.joint, config.meet, bias=False)
+        self.after = nn.Sequential(nn.ReLU(), nn.Linear(config.meet, config.last), nn.ReLU(), nn.Linear(config.last, 1))
         self.alone = nn.Linear(config.joint, 1, bias=False)
 
     def encode_drugs(self, graphs: GraphTensors, known: Tensor | None = None) -> Tensor:

@@ -12,10 +12,10 @@ DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
 BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
-	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-all bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini referee-drug \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini train-drug-arms referee-drug \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -129,6 +129,9 @@ $(DREVALPY)/.installed: | $(VENV)/.installed
 referee-drug: install $(DREVALPY)/.installed ## drevalpy splits, fits its naive predictors, and judges ours beside them (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drug_referee --python $(DREVALPY)/bin/python
 
+bench-drug-all: install ## every table of drug responses with every baseline and every stored network (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_all --runs $(ARMS)/drug
+
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill
 
@@ -167,6 +170,9 @@ train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes o
 
 train-cellm-ablation: install ## the arms of bench-pretrain that are not there: CellLM with and without its contrast, 3 seeds (an hour; resumes)
 	$(BIN)/python -m benchmarks.pretrain_arms --runs $(ARMS)/cellm
+
+train-drug-arms: install ## the networks of bench-drug-all that are not there, by hash (an hour on 1 core; goes on where it was)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drug_arms --runs $(ARMS)/drug
 
 bench-pretrain: install ## what the contrast does: uniformity, spectrum, linear probes of the trained arms
 	$(BIN)/python -m benchmarks.bench_pretrain --runs $(ARMS)/cellm

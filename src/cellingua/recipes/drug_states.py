@@ -110,3 +110,27 @@ def untrained(encoder: Encoder, seed: int = 0) -> Encoder:
     if isinstance(encoder, CellLMModel):
         return replace(encoder, name=f"{encoder.name}, random", module=CellLMModule(encoder.config).eval())
     return replace(encoder, name=f"{encoder.name}, random", module=LangCellModule(encoder.config).eval())
+
+
+@torch.inference_mode()
+def token_states(values: Floats, genes: NDArray[np.str_], encoder: CellLMModel) -> Floats:
+    """Return what TGDRP reads of each line, float64 (m, T (1 + width)): T gene numbers, then T states.
+
+    T is `SEEN_GENES` + 1, for CLS, whose number is one above the last gene's. Where a line has fewer tokens, the
+    number is -1 and the state 0; a line without any value has no token at all.
+    """
+    tokens, width = SEEN_GENES + 1, encoder.width
+    out = np.zeros((len(values), tokens * (1 + width)))
+    out[:, :tokens] = -1
+    there = np.flatnonzero(np.isfinite(values).any(axis=1))
+    seeing = with_length(encoder, SEEN_GENES)
+    binned = seeing.bin(as_cells(values[there], genes, encoder))
+    performer = seeing.module.performer
+    for rows in seeing.groups(binned.lengths, 64):
+        batch = performer.batch(binned.take(rows))
+        hidden = performer(batch, together=False).hidden
+        number = torch.where(batch.mask, batch.genes, -1).numpy()
+        out[there[rows], : number.shape[1]] = number
+        place = tokens + np.arange(hidden.shape[1] * width)
+        out[np.ix_(there[rows], place)] = (hidden * batch.mask[:, :, None]).reshape(len(rows), -1).numpy()
+    return out

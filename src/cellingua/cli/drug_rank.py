@@ -34,8 +34,8 @@ def add_rank(kinds: argparse._SubParsersAction, common: argparse.ArgumentParser)
         help="rank drugs for each cluster, line or tumour, with a report",
         description="Rank drugs for each cluster of a file of cells (pseudo-bulk), or each line of a table. Results go "
         "to NAME_drugs/ beside the file: a report with a heat map, a table, and a summary for programs. Without a "
-        "FILE: for the lung tumour that ships with the package, into the current folder. For research, not for clinical "
-        "use.",
+        "FILE: for the lung tumour that ships with the package, into the current folder. For research, not for "
+        "clinical use.",
         epilog="Example: cellingua drug rank tumour.h5ad --cluster-key cell_type",
     )
     parser.add_argument(

@@ -81,7 +81,7 @@ def evaluation_text(found: DrugEvaluation) -> str:
 
 
 def _sample(result: DrugResult, sample: int, top: int) -> list[str]:
-    from cellingua.tasks.drug_result import fold, um
+    from cellingua.tasks.drug_result import DOSE, fold, um
 
     answer = result.answer
     head = printable(result.samples[sample])
@@ -101,11 +101,12 @@ def _sample(result: DrugResult, sample: int, top: int) -> list[str]:
         low, high = math.exp(answer.low[sample, drug]), math.exp(answer.high[sample, drug])
         percentile = answer.percentile[sample, drug]
         place = f"{percentile:.0f}" if math.isfinite(percentile) else "–"
-        mark = {-1: " *", 1: " *", 0: ""}[int(apart[drug])]
+        against = fold(float(result.difference[sample, drug]))
+        marks = [word for word, on in (("clear", apart[drug] != 0), ("weak", math.exp(value) > DOSE)) if on]
         lines.append(
             f"  {printable(result.drugs[drug]):<{width}}  {um(math.exp(value)):>9}  "
             f"{um(low) + ' – ' + um(high):>21}  {value:>7.2f}  {place:>10}  "
-            f"{um(math.exp(answer.drug_mean[drug])):>12}  {fold(float(result.difference[sample, drug])):>13}{mark}"
+            f"{um(math.exp(answer.drug_mean[drug])):>12}  {against:>13}  {' '.join(marks)}".rstrip()
         )
     told = int((apart != 0).sum())
     lines += _wrapped(f"{told:,} of {len(result.drugs):,} drugs have a range that excludes the drug's mean.", "  ")
@@ -113,12 +114,14 @@ def _sample(result: DrugResult, sample: int, top: int) -> list[str]:
 
 
 def _key(result: DrugResult) -> str:
+    from cellingua.tasks.drug_result import DOSE
+
     return (
         "percentile: 0 = the most sensitive of the training lines, 100 = the most resistant. against it: predicted "
         "IC50 against the mean of the drug over training lines, which is what one would say without looking at the "
         "sample. "
-        f"*: the range at {result.level:.0%} excludes that mean; without it the sample can't be told from an average "
-        "line. IC50 far above the highest dose of a screen (often 10 µM) is extrapolated."
+        f"clear: the range at {result.level:.0%} excludes that mean; otherwise the sample can't be told from an "
+        f"average line. weak: predicted above {DOSE:g} µM, the highest dose of many screens, so hardly any effect."
     )
 
 

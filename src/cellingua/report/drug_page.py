@@ -13,7 +13,7 @@ from cellingua.models.drug_model import STRANGE, DrugModel
 from cellingua.report.drug_map import heat_figure, rows_of, shown_drugs
 from cellingua.report.figures import DPI
 from cellingua.report.page import part, template
-from cellingua.tasks.drug_result import ORDERS, DrugResult, fold, um
+from cellingua.tasks.drug_result import DOSE, ORDERS, DrugResult, fold, um
 
 FIRST = 10  # drugs of each sample in the list; fewer where there are many samples
 MOST_SAMPLES = 40  # that are listed; the table has all
@@ -23,9 +23,9 @@ COLUMNS = 40  # of the heat map
 LIMITS = (
     "For research only, not for diagnosis or treatment. The model learned from cancer cell lines in a dish: no blood "
     "supply, no immune system, no metabolism, no toxicity, and none of a drug's doses in a patient. A cluster of "
-    "tumour cells is not a cell line, and how well predictions carry over from lines to tumours was not measured. Most of the "
-    "difference between predicted IC50s is the drug, not the sample: compare with the drug's mean. Normal cells get "
-    "numbers too; they say little."
+    "tumour cells is not a cell line, and how well predictions carry over from lines to tumours was not measured. Most "
+    "of the difference between predicted IC50s is the drug, not the sample: compare with the drug's mean. Normal cells "
+    "get numbers too; they say little."
 )
 REFERENCES = (
     "Iorio F, Knijnenburg TA, Vis DJ, et al. A Landscape of Pharmacogenomic Interactions in Cancer. Cell 2016; "
@@ -84,6 +84,7 @@ def write_drug_report(result: DrugResult, model: DrugModel, title: str, figures:
         figure=base64.b64encode(path.read_bytes()).decode("ascii"),
         version=result.provenance["versions"].get("cellingua", ""),
         um=um,
+        dose=f"{DOSE:g}",
         fold=fold,
     )
 
@@ -108,8 +109,8 @@ def methods_text(result: DrugResult, model: DrugModel) -> str:
         f"Drug responses were predicted with cellingua {versions.get('cellingua', '')} and its model {model.name} "
         f"(SHA-256 {model.hash[:16]}…), trained on {model.facts.get('pairs', 0):,} pairs of "
         f"{model.facts.get('lines', 0):,} cell lines and {len(model.drugs):,} drugs, from the ranks of genes within "
-        f"each of {what}.{measured} Ranges are conformal at {result.level:.0%}, calibrated on lines left out; percentiles "
-        "are among predictions for training lines that were left out. Drugs were ordered "
+        f"each of {what}.{measured} Ranges are conformal at {result.level:.0%}, calibrated on lines left out; "
+        "percentiles are among predictions for training lines that were left out. Drugs were ordered "
         f"{ORDERS[result.by].split(':')[0]}."
     )
 
@@ -192,6 +193,7 @@ def _drug(result: DrugResult, sample: int, drug: int, axis: tuple[float, float])
         "mean": um(float(np.exp(mean))),
         "fold": fold(value - mean),
         "apart": bool(result.told_apart()[sample, drug]),
+        "weak": bool(np.exp(value) > DOSE),
         "left": place(low),
         "width": place(high) - place(low),
         "dot": place(value),

@@ -30,10 +30,12 @@ ORDERS = {
 #: What the model's warnings mean, for people.
 MEANINGS = {
     FEW: "few genes: it has less than half of the model's genes",
-    STRANGE: "unlike a cancer line: further from the training lines than 99 % of them, as normal cells and other "
-    "tissues are; what is predicted for it was never measured on anything like it",
+    STRANGE: "unlike a cancer line: further from the training lines than 99 % of them, as normal cells are; nothing "
+    "was measured on its like",
     THIN: "few counts: fewer than 1,000 molecules of the model's genes",
 }
+#: µM: the highest dose of many screens. A drug predicted above it hardly does anything, whatever its percentile.
+DOSE = 10.0
 #: A sample whose median percentile is beyond these is sensitive, or resistant, to nearly everything.
 GENERAL = (25.0, 75.0)
 
@@ -167,6 +169,7 @@ class DrugResult:
                 "drug_mean_ic50_um": np.exp(answer.drug_mean[order]),
                 "difference": self.difference[sample, order],
                 "range_lies": apart[sample, order],
+                "weak": np.exp(value) > DOSE,
                 "distance": answer.distance[sample],
                 "coverage": answer.coverage[sample],
                 "general": self.general[sample],
@@ -225,6 +228,7 @@ class DrugResult:
             "drug_mean_ic50_um": _json(np.exp(mean)),
             "difference": _json(value - mean),
             "told_apart": bool(self.told_apart()[sample, drug]),
+            "weak": bool(np.exp(value) > DOSE),
         }
 
 

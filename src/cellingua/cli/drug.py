@@ -6,7 +6,6 @@ import argparse
 
 from cellingua.cli import drug_cells, drug_explain, drug_fit, drug_rank
 
-KINDS = (drug_rank, drug_explain, drug_fit, drug_cells)
 RESEARCH = (
     "For research, not for clinical use: predictions are learned from cancer cell lines in a dish and say nothing "
     "about any patient's treatment."

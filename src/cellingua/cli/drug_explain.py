@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellingua.cli.drug_rank import ENDINGS, _add_input, _add_running, _names
+from cellingua.cli.drug_rank import ENDINGS, add_input, add_running, names_of
 from cellingua.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def add_explain(kinds: argparse._SubParsersAction, common: argparse.ArgumentPars
         epilog="Example: cellingua drug explain lines.csv --drugs 'Trametinib; Dabrafenib' --sample A375",
     )
     parser.add_argument("file", metavar="FILE", help="cells, or a table, lines x genes")
-    _add_input(parser)
+    add_input(parser)
     parser.add_argument("--sample", action="append", metavar="NAME", help="a line or cluster; may be given again (all)")
     parser.add_argument("--top", type=int, default=30, metavar="N", help="genes in the table (default: 30)")
     parser.add_argument("--out-dir", metavar="DIR", help="where NAME_drugs_explained/ goes (default: beside FILE)")
-    _add_running(parser)
+    add_running(parser)
     parser.set_defaults(run=run_explain)
 
 
@@ -56,7 +56,7 @@ def run_explain(args: argparse.Namespace) -> int:
         refuse_overwrite(path, force=args.force, file=True)
     molecules = read_smiles(args.smiles, salts=args.salts) if args.smiles else []
     told = drug_explain(
-        source, () if args.drugs is None else _names(args.drugs), samples=args.sample, molecules=molecules,
+        source, () if args.drugs is None else names_of(args.drugs), samples=args.sample, molecules=molecules,
         model=load_drug_model(args.model), cluster_key=args.cluster_key, whole=args.whole, bulk=args.bulk,
         genes_in_rows=args.genes_in_rows, layer=args.layer, level=args.level,
         progress=Silent() if args.quiet else Console(),

@@ -43,7 +43,7 @@ def add_rank(kinds: argparse._SubParsersAction, common: argparse.ArgumentParser)
         help="cells (h5ad, zarr, 10x .h5, mtx folder) or a table, lines x genes (csv, tsv, parquet); default: a "
         "shipped lung adenocarcinoma",
     )  # fmt: skip
-    _add_input(parser)
+    add_input(parser)
     parser.add_argument("--per-cell", action="store_true", help="also predict each cell, into NAME.drugs.h5ad")
     parser.add_argument(
         "--by", choices=ORDERS, default="percentile",
@@ -55,7 +55,7 @@ def add_rank(kinds: argparse._SubParsersAction, common: argparse.ArgumentParser)
     out.add_argument("--out-dir", metavar="DIR", help="where NAME_drugs/ goes (default: beside FILE)")
     out.add_argument("--report", action=argparse.BooleanOptionalAction, default=True, help="write report and figure")
     out.add_argument("--list", action="store_true", help="list the drugs that the model knows, and do nothing else")
-    _add_running(parser)
+    add_running(parser)
     parser.set_defaults(run=run_rank)
 
 
@@ -70,13 +70,14 @@ def add_predict(kinds: argparse._SubParsersAction, common: argparse.ArgumentPars
         epilog="Example: cellingua drug predict lines.csv --drugs 'Erlotinib; Trametinib' -o predicted.tsv",
     )
     parser.add_argument("file", metavar="FILE", help="cells, or a table, lines x genes")
-    _add_input(parser)
+    add_input(parser)
     parser.add_argument("-o", "--output", required=True, metavar="OUT.tsv", help="the table")
-    _add_running(parser)
+    add_running(parser)
     parser.set_defaults(run=run_predict, per_cell=False, by="percentile")
 
 
-def _add_input(parser: argparse.ArgumentParser) -> None:
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add which rows belong together, how they are read, and which drugs."""
     which = parser.add_argument_group("which rows belong together (one of them for a file of cells)")
     which.add_argument("--cluster-key", metavar="K", help="column of obs: each of its labels is a pseudo-bulk")
     which.add_argument("--whole", action="store_true", help="all cells are one sample, such as one culture")
@@ -96,7 +97,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=float, choices=LEVELS, default=0.9, help="of the ranges (default: 0.9)")
 
 
-def _add_running(parser: argparse.ArgumentParser) -> None:
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add how loudly to run, and whether results that exist are replaced."""
     parser.add_argument("--force", action="store_true", help="replace results that exist")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
@@ -266,7 +268,7 @@ def _options(args: argparse.Namespace, model: DrugModel) -> DrugOptions:
     from cellingua.tasks.drug_pairs import read_smiles
 
     molecules = tuple(read_smiles(args.smiles, salts=args.salts)) if args.smiles else ()
-    drugs = None if args.drugs is None else tuple(known_drugs(model, _names(args.drugs)))
+    drugs = None if args.drugs is None else tuple(known_drugs(model, names_of(args.drugs)))
     if drugs is None and molecules:
         drugs = ()
     options = DrugOptions(
@@ -277,7 +279,7 @@ def _options(args: argparse.Namespace, model: DrugModel) -> DrugOptions:
     return options
 
 
-def _names(text: str) -> list[str]:
+def names_of(text: str) -> list[str]:
     """Return names from a file with one a line, or from a list."""
     from cellingua.cli.annotate import is_file
 

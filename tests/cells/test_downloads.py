@@ -175,7 +175,7 @@ def test_folders_without_cells_say_what_they_hold(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="holds no file of cells \\(it holds: nothing\\)"):
         open_downloads(folder, table)
     (folder / "GSE1_RAW.tar").write_bytes(b"tar")
-    (folder / "about.txt").write_text("cell\tgenes\tumis\n" + "".join(f"c{i}\t{i}\t{i}\n" for i in range(50)))
+    (folder / "about.txt").write_text("cell\tgenes\tumis\n" + "".join(f"well{i}\t{i}\t{i}\n" for i in range(50)))
     with pytest.raises(FileError, match=r"unpacking GSE1_RAW\.tar first"):
         open_downloads(folder, table)
 

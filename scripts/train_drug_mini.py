@@ -21,8 +21,7 @@ from cellingua.recipes.drug_card import judged, panels, warned, with_card
 from cellingua.recipes.drug_mini import MiniConfig, fit_learned
 from cellingua.recipes.drug_mini_data import read_mini_data
 
-
-#: Cells whose warnings the card tells: lines in sequencing, a tumour, and normal cells. Column None: one sample a file.
+#: Cells whose warnings the card tells: lines in sequencing, a tumour, and normal cells.
 CELLS = {
     "Cancer lines": [("corpus/sc_mixology_lung_lines.h5ad", "cell_type")],
     "A tumour's cells": [("corpus/kim_luad_t34.h5ad", "cell_type")],
@@ -38,10 +37,10 @@ FEWEST = 20
 def pseudo_bulks(path: Path, key: str) -> Samples:
     """Return the summed counts of each label's cells, of labels with enough of them."""
     held = anndata.read_h5ad(path)
-    groups = {name: rows for name, rows in held.obs.groupby(held.obs[key].astype(str)).indices.items()}
+    groups = dict(held.obs.groupby(held.obs[key].astype(str)).indices)
     names = sorted(name for name in groups if len(groups[name]) >= FEWEST and name != "unknown")
     counts = np.array([np.asarray(held.X[groups[name]].astype(np.float64).sum(axis=0)).ravel() for name in names])
-    columns = held.var["ensembl_id"] if "ensembl_id" in held.var else held.var_names
+    columns = held.var.get("ensembl_id", held.var_names)
     genes = np.array([str(i) or str(n) for i, n in zip(columns, held.var_names, strict=True)])
     return Samples([f"{path.stem}: {name}" for name in names], genes, counts, counts)
 

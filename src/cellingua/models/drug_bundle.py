@@ -58,9 +58,9 @@ class DrugConfig:
 def save_drug_model(folder: Path, model: DrugModel) -> None:
     """Write a model folder; it appears complete or not at all, and replaces one that is there."""
     network, platforms = model.network, model.scale.platforms
-    config = DrugConfig(
-        *network.loadings.shape, network.phases.shape[0], network.offset.shape[0], tuple(p.name for p in platforms)
-    )
+    genes, factors = network.loadings.shape
+    waves, drugs = network.waved.shape
+    config = DrugConfig(genes, factors, waves, drugs, tuple(platform.name for platform in platforms))
     left = model.left_out
     numbers = {"sd": left.sd, "quantiles": left.quantiles, "distances": left.distances}
     for place, platform in enumerate(platforms):

@@ -17,6 +17,8 @@ from cellingua.core.errors import InputError
 
 Floats = NDArray[np.float64]
 LEAST_NOISE = 0.05
+#: Of what shared factors leave of a gene, the part that is its own; the rest is noise.
+OWN = 0.8
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,23 @@ def fit_factors(z: Floats, most: int) -> Factors:
     loadings = axes * np.sqrt(np.maximum(variance - rest, 1e-3 * variance))
     noise = np.maximum((z**2).mean(axis=0) - (loadings**2).sum(axis=1), LEAST_NOISE)
     return Factors(loadings, noise, np.sqrt(variance / variance.sum()))
+
+
+def with_own(found: Factors, genes: NDArray[np.int64], share: float) -> Factors:
+    """Return factors with one more for each of some genes: what of the gene is its own, and not noise.
+
+    Parameters
+    ----------
+    genes
+        Their places.
+    share
+        Of the variance of all factors' scores that these have together.
+    """
+    if not len(genes):
+        return found
+    more = np.zeros((len(found.noise), len(genes)))
+    more[genes, np.arange(len(genes))] = np.sqrt(OWN * found.noise[genes])
+    noise = found.noise.copy()
+    noise[genes] *= 1 - OWN
+    length = np.full(len(genes), np.sqrt(share / (1 - share) / len(genes)))
+    return Factors(np.concatenate([found.loadings, more], axis=1), noise, np.concatenate([found.length, length]))

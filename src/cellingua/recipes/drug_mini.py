@@ -21,7 +21,7 @@ from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.models.drug_bundle import as_stored
 from cellingua.models.drug_expression import GeneScale, Platform, Samples, in_genes, normal_scores
-from cellingua.models.drug_factors import fit_factors
+from cellingua.models.drug_factors import fit_factors, with_own
 from cellingua.models.drug_field import Band, FieldConfig, ResponseField
 from cellingua.models.drug_model import DrugInfo, DrugModel, LeftOut
 from cellingua.models.drug_views import View, squared_distances
@@ -29,6 +29,7 @@ from cellingua.molecules.response import Responses
 from cellingua.molecules.smiles import Molecule
 from cellingua.nn.response import ResponseNetwork
 from cellingua.recipes.drug_platform import with_platform
+from cellingua.recipes.drug_targets import targets
 
 Floats = NDArray[np.float64]
 #: A table with less than this is not learned from.
@@ -37,13 +38,11 @@ LEAST_SD = 0.05
 SHARES = 41
 
 
-def _bands(
-    first: tuple[float, float, float], second: tuple[float, float, float], rest: tuple[float, float, float]
-) -> tuple[Band, ...]:
-    """Return bands of (linear, direction, waves) weights."""
+def _bands(first: tuple[float, ...], second: tuple[float, ...], rest: tuple[float, ...]) -> tuple[Band, ...]:
+    """Return bands of (linear, direction, waves, own) weights."""
 
-    def band(weights: tuple[float, float, float], start: int, stop: int | None) -> Band:
-        names = ("linear", "direction", "waves")
+    def band(weights: tuple[float, ...], start: int, stop: int | None) -> Band:
+        names = ("linear", "direction", "waves", "own")
         return Band(
             tuple(View(name, w, scale=False) for name, w in zip(names, weights, strict=True) if w > 0), start, stop
         )
@@ -51,7 +50,7 @@ def _bands(
     return band(first, 0, 1), band(second, 1, 6), band(rest, 6, None)
 
 
-BANDS = FieldConfig(_bands((4.7, 0.5, 1.1), (3.5, 0.5, 3.5), (1.2, 0.5, 6.0)))
+BANDS = FieldConfig(_bands((4.7, 1.5, 1.1, 1.0), (3.5, 1.5, 3.5, 1.0), (1.2, 1.5, 6.0, 1.0)), rounds=4)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ class MiniConfig:
     width
         Of the radial kernel that the waves approach, in median distances of lines.
     field
-        Bands with the views ``linear``, ``direction`` and ``waves``.
+        Bands with the views ``linear``, ``direction``, ``waves`` and ``own``.
+    own
+        Share of the factors' scores that genes known to carry responses have by themselves (`recipes.drug_targets`).
     folds
         Of lines, for what is measured on lines left out.
     """
@@ -74,6 +75,7 @@ class MiniConfig:
     waves: int = 1024
     width: float = 1.0
     field: FieldConfig = BANDS
+    own: float = 0.2
     folds: int = 5
 
 
@@ -221,6 +223,8 @@ def _fit_once(learned: Learned, drugs: list[str], config: MiniConfig, seed: int)
     scale = fit_scale(learned.expression)
     seen = scale.standardise(learned.expression)
     found = fit_factors(seen.z, config.factors)
+    shared = found.loadings.shape[1]
+    found = with_own(found, targets(scale.symbols), config.own)
     genes, factors = found.loadings.shape
     network = ResponseNetwork(genes, factors, config.waves, len(drugs)).double()
     rng = np.random.default_rng(seed)
@@ -239,14 +243,19 @@ def _fit_once(learned: Learned, drugs: list[str], config: MiniConfig, seed: int)
     length = np.linalg.norm(scores, axis=1, keepdims=True)
     with torch.no_grad():
         waves = network.waves(torch.from_numpy(scores)).numpy()
-    tables = {"linear": scores, "direction": scores / np.maximum(length, 1e-9), "waves": waves}
-    weights, offset = ResponseField(config.field).fit(learned.grid, tables, learned.beside).primal()
-    empty = np.zeros((1, len(drugs)))
+    tables = {
+        "linear": scores[:, :shared],
+        "direction": scores / np.maximum(length, 1e-9),
+        "waves": waves,
+        "own": scores[:, shared:],
+    }
+    field = _without(config.field, [name for name, table in tables.items() if not table.shape[1]])
+    weights, offset = ResponseField(field).fit(learned.grid, tables, learned.beside).primal()
     fill(
         network,
-        linear=weights.get("linear", empty),
-        direction=weights.get("direction", empty),
-        waved=weights.get("waves", empty),
+        linear=np.concatenate([weights["linear"], weights.get("own", np.zeros((0, len(drugs))))]),
+        direction=weights["direction"],
+        waved=weights["waves"],
         offset=offset,
     )
     shares = np.linspace(0.0, 1.0, SHARES)
@@ -255,6 +264,12 @@ def _fit_once(learned: Learned, drugs: list[str], config: MiniConfig, seed: int)
     )
     infos = [DrugInfo(drug, "", "", 0, 0.0, 1.0) for drug in drugs]
     return DrugModel("part", "", infos, scale, network.requires_grad_(False).eval(), left)
+
+
+def _without(config: FieldConfig, names: list[str]) -> FieldConfig:
+    """Return the configuration without views of some names."""
+    bands = (replace(band, views=tuple(v for v in band.views if v.name not in names)) for band in config.bands)
+    return replace(config, bands=tuple(bands))
 
 
 def fill(network: ResponseNetwork, **values: Floats) -> None:

@@ -63,7 +63,7 @@ def read_mini_data(
     """
     data = read_drug_data(drug_folder)
     grid = learned_grid(data, "unseen_lines", learn)
-    more = read_more_lines(drug_folder, data, np.isfinite(grid).any(axis=1))
+    more = read_more_lines(drug_folder, data, np.asarray(np.isfinite(grid).any(axis=1)))
     wide = np.concatenate([data.tables["wide"], more.tables["wide"]])
     whole = np.concatenate([grid, more.grid])
     names = [*data.pairs.lines.tolist(), *more.names.tolist()]

@@ -12,7 +12,7 @@ DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
 BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
-	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-all bench-big
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-all bench-drug-cells bench-big
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini train-drug-arms referee-drug \
@@ -131,6 +131,9 @@ referee-drug: install $(DREVALPY)/.installed ## drevalpy splits, fits its naive 
 
 bench-drug-all: install ## every table of drug responses with every baseline and every stored network (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_all --runs $(ARMS)/drug
+
+bench-drug-cells: install ## sensitive or resistant single cells: few-shot, full, samples left out, and from cell lines
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_cells
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

@@ -28,6 +28,7 @@ DOCUMENTS = (
     "docs/matching.md",
     "docs/models.md",
     "docs/answers.md",
+    "docs/drug-cells.md",
 )
 BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured yet"
@@ -170,7 +171,7 @@ def everything(name: str) -> str:
     """Return all that a benchmark wrote: bars, figures, provenance."""
     result = read_result(name)
     if result is None:
-        return f"{MISSING.capitalize()}: run `make bench-{name}`."
+        return f"{MISSING.capitalize()}: run `make bench-{name.replace('_', '-')}`."
     bars = [
         [bar, text(held["value"]), text(held["bar"]), "holds" if held["ok"] else "**missed**"]
         for bar, held in result["bars"].items()

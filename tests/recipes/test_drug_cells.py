@@ -114,7 +114,7 @@ def test_names_of_labels_change_nothing(small_model: LangCellModel) -> None:
     for name in ("model", "logistic regression"):
         first = scorers(small_model, cells, "sensitive", FinetuneConfig())[name](split, 0)
         second = scorers(small_model, other, "B cell", FinetuneConfig())[name](split, 0)
-        assert np.abs(first - second).max() < 1e-5
+        assert np.abs(first - second).max() < 1e-3
 
 
 def test_methods_that_train_a_tower_are_tuned_for_each_split(small_model: LangCellModel) -> None:

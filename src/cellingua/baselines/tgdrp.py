@@ -2,7 +2,7 @@
 
 One score for each token of a cell (a 1 x width convolution, no ReLU), put at its gene's place: genes that the encoder
 did not see are 0. That vector goes through 1,024 and 256 units; the molecule through three graph isomorphism layers of
-128; both through two layers of 512. Parameters have the released names.
+128; both through two layers of 512.
 
 Faults of the release that stay here: a bulk profile expresses more genes than the encoder reads, and the vector is 0
 for the rest; the response is not centred, so that most of the loss is the drug's level; what a batch holds changes a
@@ -16,7 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cellingua.nn.batch import BinnedBatch
 from cellingua.nn.fusion import FusionConfig, GraphTensors
+from cellingua.nn.gene_head import GeneScores
 from cellingua.nn.molecule import MoleculeEncoder, ResponseHead
 
 
@@ -45,8 +47,8 @@ class TGDRP(nn.Module):
         molecule: int = 128,
     ) -> None:
         super().__init__()
-        self.genes, self.tokens, self.width = genes, tokens, width
-        self.conv = nn.Conv2d(1, 1, (1, width))
+        self.tokens, self.width = tokens, width
+        self.conv = GeneScores(width, genes + 1, rectify=False)
         self.molecules = MoleculeEncoder(atoms, molecule)
         self.head = ResponseHead(genes + 1, self.molecules.width, hidden, joint)
 
@@ -56,11 +58,8 @@ class TGDRP(nn.Module):
         CLS has the number `genes`.
         """
         number = cells[:, : self.tokens].long()
-        states = cells[:, self.tokens :].reshape(len(cells), 1, self.tokens, self.width)
-        scores = self.conv(states).reshape(len(cells), self.tokens)
-        # One place more, for what is no token, is cut off again.
-        place = torch.where(number >= 0, number, self.genes + 1)
-        return scores.new_zeros(len(cells), self.genes + 2).scatter(1, place, scores)[:, :-1]
+        states = cells[:, self.tokens :].reshape(len(cells), self.tokens, self.width)
+        return self.conv(states, BinnedBatch(number, number, number >= 0))
 
     def forward(
         self, cells: Tensor, graphs: GraphTensors, lines: Tensor | None = None, drugs: Tensor | None = None

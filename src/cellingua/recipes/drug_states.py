@@ -12,6 +12,7 @@ the highest values are kept (``top``).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -36,8 +37,13 @@ TOTAL = 1e4
 
 def typical_values(number: int) -> Floats:
     """Return `number` ascending typical expression values, counts per 10,000: quantiles of the bundled medians."""
-    medians = np.sort(read_gene_table(find_model(DEFAULT) / "genes.tsv.gz").medians)
+    medians = _medians()
     return np.interp((np.arange(number) + 0.5) / max(number, 1), (np.arange(len(medians)) + 0.5) / len(medians), medians)
+
+
+@lru_cache(maxsize=1)
+def _medians() -> Floats:
+    return np.sort(read_gene_table(find_model(DEFAULT) / "genes.tsv.gz").medians)
 
 
 def as_cells(values: Floats, genes: NDArray[np.str_], encoder: Encoder) -> Rows:
@@ -73,7 +79,7 @@ def as_cells(values: Floats, genes: NDArray[np.str_], encoder: Encoder) -> Rows:
         order = np.lexsort((place[kept[there]], profile[there]))
         rows.append(np.full(len(there), row))
         columns.append(place[kept[there[order]]])
-        data.append(typical_values(len(there)) if len(there) != (len(data[-1]) if data else -1) else data[-1])
+        data.append(typical_values(len(there)))
     shape = (len(values), len(vocabulary))
     counts = csr_matrix((np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
     counts.sort_indices()

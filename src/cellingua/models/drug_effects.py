@@ -120,7 +120,7 @@ class Asked(nn.Module):
 
 def asked(model: DrugModel, drugs: Sequence[str] | None, molecules: Sequence[Molecule] = ()) -> tuple[list[str], Asked]:
     """Return the names of what is asked for, known drugs before new molecules, and the module that answers."""
-    columns = [] if molecules and drugs is None else model.columns(drugs).tolist()
+    columns = [] if molecules and not drugs else model.columns(drugs or None).tolist()
     weights, offset = np.eye(len(model.drugs))[columns], np.zeros(len(columns))
     if molecules:
         # A new drug is an affine function of the known ones: their response to nothing, and to each of them alone.

@@ -12,7 +12,7 @@ DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
 BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
-	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-all bench-drug-cells bench-big
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-explain bench-drug-all bench-drug-cells bench-big
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-cellm-mini train-drug-mini train-drug-arms referee-drug \
@@ -52,6 +52,7 @@ figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
 	$(BIN)/python scripts/draw_answers.py
 	$(BIN)/python scripts/draw_scoreboard.py
+	$(BIN)/python scripts/draw_drug_explain.py
 	$(BIN)/python scripts/write_figures.py
 
 cards: install ## bring the cards of the bundled models up to date: sources, evidence by tissue, measured bars
@@ -134,6 +135,9 @@ bench-drug-all: install ## every table of drug responses with every baseline and
 
 bench-drug-cells: install ## sensitive or resistant single cells: few-shot, full, samples left out, and from cell lines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_cells
+
+bench-drug-explain: install ## what explanations of drug responses are worth: deletion against random deletion
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_explain
 
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill

@@ -157,7 +157,7 @@ def main() -> int:
         "pairs that every predictor answered": at_least(min(lengths.values()), len(data.pairs)),
         "the field's Pearson, above its best naive predictor": at_least(table["cellingua_field"]["Pearson"], naive),
     }
-    figures = {"drevalpy": judged["drevalpy"], "split": "LCO, 5 folds, its seed 42", "tables": table}
+    figures = {"drevalpy": judged["drevalpy"], "split": "LCO, 5 folds, its seed 42", "predictors": table}
     return write_result("drug_referee", figures, bars, seeds={"drevalpy's folds": 42},
                         data=[folder / "tgsa" / "pairs.parquet"])  # fmt: skip
 

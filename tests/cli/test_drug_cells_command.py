@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import drug_world
@@ -77,10 +78,10 @@ def test_lines_judge_cells_without_learning_from_them(
     drug_world.expression().to_csv(tmp_path / "lines.csv", index=False)
     drug_world.measured().to_csv(tmp_path / "ic50.csv", index=False)
     quick = ("--model", small_model_folder, "--draws", 1)
-    lines = ("--lines", tmp_path / "lines.csv", "--ic50", tmp_path / "ic50.csv")
+    lines = ("--lines", tmp_path / "lines.csv", "--responses", tmp_path / "ic50.csv")
     scores = tmp_path / "scores.tsv"
     assert call(tmp_path / "cells.h5ad", *quick, *lines, "--drug", "Cisplatin", "--scores", scores) == 0
-    assert "from cell lines (strong ridge, 400 genes):" in capsys.readouterr().out
+    assert re.search(r"from cell lines \(strong ridge, \d{3} genes\):\n  Cisplatin: AUROC 0\.", capsys.readouterr().out)
     assert pd.read_csv(scores, sep="\t").shape == (60, 2)
     model = drug_world.folder(tmp_path / "model")
     assert call(tmp_path / "cells.h5ad", *quick, "--drug", "Cisplatin", "--drug-model", model) == 0

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellingua.cli.drug_fit import add_response_options, response_options
 from cellingua.cli.options import add_reading, add_running
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ def add_cells(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     bulk.add_argument("--drug", action="append", default=[], metavar="D", help="what the labels are about; repeatable")
     bulk.add_argument("--drug-model", default="drug_mini", metavar="M", help="what predicts it (default: drug_mini)")
     bulk.add_argument("--lines", metavar="TABLE", help="expression of cell lines to learn from instead, lines x genes")
-    bulk.add_argument("--ic50", metavar="TABLE", help="their responses: line, drug, IC50")
-    bulk.add_argument("--unit", metavar="U", help="of the IC50, where its column does not say it")
+    bulk.add_argument("--responses", metavar="TABLE", help="theirs: one row a measurement: line, drug and IC50")
     bulk.add_argument("--transfer", choices=TRANSFER, default=TRANSFER[0], help=f"how (default: {TRANSFER[0]})")
     bulk.add_argument("--as-is", action="store_true", help="the cells hold no counts, but z-scores: as they are")
     bulk.add_argument("--scores", metavar="OUT.tsv", help="with --lines: write the score of each cell")
+    add_response_options(bulk)
     parser.add_argument("-o", "--output", metavar="OUT.json", help="write all figures")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -92,8 +93,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("few", "full"):
         if not 0 < getattr(args, name) < 1:
             raise ConfigError(f"--{name} is {getattr(args, name)}.", "above 0 and below 1")
-    if bool(args.lines) != bool(args.ic50):
-        raise ConfigError("One of --lines and --ic50 was given.", "expression and responses of the same lines")
+    if bool(args.lines) != bool(args.responses):
+        raise ConfigError("One of --lines and --responses was given.", "expression and responses of the same lines")
     if args.lines and not args.drug:
         raise ConfigError("--lines was given without a drug.", "the drug that the labels are about", "--drug NAME")
     if args.scores and not args.lines:
@@ -107,15 +108,14 @@ def _check(args: argparse.Namespace) -> None:
 def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells, DrugTransfer | None]:
     """Return the figures of labelled cells, and those from lines where there are such tables."""
     from cellingua.tasks.drug_cells import drug_cells
-    from cellingua.tasks.drug_pairs import ResponseOptions
     from cellingua.tasks.drug_transfer import drug_transfer
 
     means = {"sensitive": args.sensitive, "resistant": args.resistant}
     moved = None
     if args.lines:
         moved = drug_transfer(
-            args.file, args.lines, args.ic50, drugs=args.drug, labels_from=args.labels_from, method=args.transfer,
-            options=ResponseOptions(unit=args.unit), layer=args.layer, as_is=args.as_is, seed=args.seed,
+            args.file, args.lines, args.responses, drugs=args.drug, labels_from=args.labels_from, method=args.transfer,
+            options=response_options(args), genes_in_rows=args.genes_in_rows, layer=args.layer, as_is=args.as_is, seed=args.seed,
             progress=progress, **means,
         )  # fmt: skip
     found = drug_cells(

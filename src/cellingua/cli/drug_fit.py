@@ -60,6 +60,12 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         help="one row a measurement: line, drug and IC50 (csv, tsv, parquet)",
     )
     reading = parser.add_argument_group("reading")
+    add_response_options(reading)
+    reading.add_argument("--layer", metavar="L", help="layer of an h5ad with the expression")
+
+
+def add_response_options(reading: argparse._ArgumentGroup) -> None:
+    """Add how the tables of lines are read: see `response_options`."""
     reading.add_argument("--line-column", default="line", metavar="C", help="of the responses (default: line)")
     reading.add_argument("--drug-column", default="drug", metavar="C", help="of the responses (default: drug)")
     reading.add_argument("--value-column", metavar="C", help="of the responses (default: the one that says IC50)")
@@ -73,7 +79,6 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
         help="rows whose line has no expression, or whose drug is not known (default: refuse)",
     )  # fmt: skip
     reading.add_argument("--genes-in-rows", action="store_true", help="the table of expression has one row a gene")
-    reading.add_argument("--layer", metavar="L", help="layer of an h5ad with the expression")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -26,12 +26,11 @@ DRUGS = [
     "Erlotinib", "Gefitinib", "Trametinib", "Dabrafenib", "Cisplatin", "Bortezomib", "AZD-8931", "Torin 2", "PLX4720",
     "Docetaxel",
 ]  # fmt: skip
-SMILES = {
-    "Erlotinib": "COCCOc1cc2ncnc(Nc3cccc(C#C)c3)c2cc1OCCOC",
-    "Gefitinib": "COc1cc2ncnc(Nc3ccc(F)c(Cl)c3)c2cc1OCCCN1CCOCC1",
-    "Bortezomib": "CC(C)CC(NC(=O)C(Cc1ccccc1)NC(=O)c1cnccn1)B(O)O",
-    "Docetaxel": "CC(=O)O",
-}
+#: Made up but for the first two: what they are is of no account here.
+SMILES = [
+    "COCCOc1cc2ncnc(Nc3cccc(C#C)c3)c2cc1OCCOC", "COc1cc2ncnc(Nc3ccc(F)c(Cl)c3)c2cc1OCCCN1CCOCC1", "c1ccccc1CCO",
+    "CCOC(=O)c1ccccc1", "CC(N)C(=O)O", "c1ccc2[nH]ccc2c1", "CCN(CC)CCO", "O=C1CCCCC1", "Clc1ccc(Br)cc1", "CC(=O)OCC",
+]  # fmt: skip
 
 
 @functools.cache
@@ -86,6 +85,16 @@ def model() -> DrugModel:
     """Return a model fitted to the first 48 lines."""
     small = MiniConfig(factors=8, waves=16, folds=3)
     return fit(samples(slice(0, 48)), pairs(slice(0, 48)), name="small drugs", config=small)
+
+
+@functools.cache
+def model_with_molecules() -> DrugModel:
+    """Return one that learned from molecules, too; needs RDKit."""
+    from cellingua.molecules.smiles import read_molecules
+
+    small = MiniConfig(factors=8, waves=16, folds=3)
+    rows = slice(0, 48)
+    return fit(samples(rows), pairs(rows), read_molecules(DRUGS, SMILES), name="small drugs", config=small)
 
 
 def folder(path: Path) -> Path:

@@ -80,9 +80,7 @@ def baselines(question: Question) -> Mapping[str, DrugBaseline]:
 def field(question: Question) -> Floats:
     """Return the field's full table, from the views that the question's data have."""
     tables = question.data.tables
-    bands = tuple(
-        replace(band, views=tuple(view for view in band.views if view.name in tables)) for band in FULL.bands
-    )
+    bands = tuple(replace(band, views=tuple(view for view in band.views if view.name in tables)) for band in FULL.bands)
     config: FieldConfig = replace(FULL, bands=bands)
     alike = likeness(question.data.molecules) if question.kind == "unseen_drugs" else None
     return complete(question.grid, tables, config, molecules=alike).values
@@ -117,7 +115,7 @@ def plain(question: Question, draws: int, without: tuple[str, ...]) -> dict[str,
 def trained(
     question: Question, draws: int, runs: Path
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], list[str]]:
-    """Return scores of the stored arms (the mean of an arm's seeds as one answer), their spread, and what is missing."""
+    """Return scores of the stored arms (the mean of their seeds as one answer), their spread, and what is missing."""
     groups: dict[tuple[str, str], list[Arm]] = {}
     missing: list[str] = []
     for arm in arms():
@@ -183,7 +181,7 @@ def _by_drug(drug: NDArray[np.int64], errors: Floats, number: int, prior: float 
 
 
 def pre_training(question: Question, runs: Path) -> dict[str, dict[str, Any]]:
-    """Return what a trained encoder has over the same network with random weights, seed by seed, and beside expression."""
+    """Return what a trained encoder has over random weights, and over plain expression, seed by seed."""
     single: dict[str, list[dict[str, Any]]] = {}
     for arm in arms():
         if arm.question == question.name and arm.method == "network" and arm.learn == "all":

@@ -139,7 +139,9 @@ def _states(question: Question, encoder: str, cache: Path, *, tokens: bool = Fal
         assert not hasattr(model, "layers")  # a Geneformer has no part here
         model = model if trained == "mini" else untrained(model)  # type: ignore[type-var, arg-type]
         made = (token_states if tokens else line_states)(
-            question.data.tables["wide"], question.data.genes, model  # type: ignore[arg-type]
+            question.data.tables["wide"],
+            question.data.genes,
+            model,  # type: ignore[arg-type]
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"states": made.astype(np.float32)}, path)
@@ -147,7 +149,7 @@ def _states(question: Question, encoder: str, cache: Path, *, tokens: bool = Fal
 
 
 def _same_size(states: Floats, learned: NDArray[np.bool_]) -> Floats:
-    """Return states whose mean squared deviation over the learned lines is 1 in sum: one table must not drown another."""
+    """Return states whose variances over the learned lines sum to 1, so that one table does not drown another."""
     rows = states[learned]
     return (states - np.nanmean(rows, axis=0)) / np.sqrt(np.nanvar(rows, axis=0).sum())
 
@@ -185,7 +187,12 @@ def stored(arm: Arm, question: Question, runs: Path = STORED) -> Floats | None:
     """Return the answers of a trained arm; None where it is not there, is another, or its file was changed."""
     listed = _listed(runs).get(arm.name)
     path = runs / f"{arm.name}.safetensors"
-    if listed is None or listed["key"] != arm.key(question) or not path.is_file() or sha256_file(path) != listed["sha256"]:
+    if (
+        listed is None
+        or listed["key"] != arm.key(question)
+        or not path.is_file()
+        or sha256_file(path) != listed["sha256"]
+    ):
         return None
     return load_file(path)["answers"].astype(np.float64)
 

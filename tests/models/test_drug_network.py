@@ -31,7 +31,7 @@ def chains(number: int = DRUGS, seed: int = 0) -> MoleculeGraphs:
 
 
 def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return responses that follow two of six numbers of a line, those with holes and without some lines, the numbers."""
+    """Return responses that follow two of six numbers of a line; the same with holes; the numbers."""
     rng = np.random.default_rng(seed)
     cells = rng.normal(size=(LINES, 6))
     truth = rng.normal(0, 3, DRUGS) + cells[:, :2] @ rng.normal(size=(2, DRUGS)) + 0.1 * rng.normal(size=(LINES, DRUGS))
@@ -57,7 +57,10 @@ def test_what_is_not_learned_from_decides_nothing() -> None:
     other[60:] = 100.0
     atoms = chains()
     changed = MoleculeGraphs(
-        np.where((atoms.molecule == 3)[:, None], 9.0, atoms.atoms).astype(np.float32), atoms.edges, atoms.molecule, DRUGS
+        np.where((atoms.molecule == 3)[:, None], 9.0, atoms.atoms).astype(np.float32),
+        atoms.edges,
+        atoms.molecule,
+        DRUGS,
     )
     second = DrugNetwork(few).fit(grid, other, changed)
     kept = np.arange(DRUGS) != 3
@@ -87,7 +90,8 @@ def test_levels_are_those_of_what_was_learned(kind: str) -> None:
     _, grid, _ = planted()
     grid[:, 2] = np.nan
     level = Level.fit(grid, kind)
-    assert level.drug[2] == 0 and (level.line[60:] == 0).all()
+    assert level.drug[2] == 0
+    assert (level.line[60:] == 0).all()
     assert (level.line != 0).any() == (kind in ("line", "both"))
     assert (level.drug != 0).any() == (kind in ("drug", "both"))
     left = grid - level.table()
@@ -99,7 +103,9 @@ def test_levels_are_those_of_what_was_learned(kind: str) -> None:
 def test_scalings() -> None:
     cells = np.array([[0.0, 10.0, 3.0], [2.0, 30.0, 3.0], [4.0, np.nan, 3.0]])
     each = Scaling.fit(cells, "each")(cells).numpy()
-    assert np.allclose(each[:, 0], [-1.2247, 0, 1.2247], atol=1e-4) and each[2, 1] == 0 and (each[:, 2] == 0).all()
+    assert np.allclose(each[:, 0], [-1.2247, 0, 1.2247], atol=1e-4)
+    assert each[2, 1] == 0
+    assert (each[:, 2] == 0).all()
     joint = Scaling.fit(cells, "together")(cells).numpy()
     assert np.isclose(joint[1, 1] / joint[2, 0], 10.0 / 2.0)  # what is larger stays larger
     assert np.array_equal(Scaling.fit(cells, "none")(cells).numpy()[:, 0], cells[:, 0])
@@ -109,7 +115,8 @@ def test_some_molecules_are_those_that_are_left() -> None:
     atoms = chains()
     rows = np.array([1, 4, 6])
     part = _taken(atoms, rows)
-    assert part.count == 3 and part.molecule.max() == 2
+    assert part.count == 3
+    assert part.molecule.max() == 2
     for number, row in enumerate(rows):
         ours, theirs = part.molecule == number, atoms.molecule == row
         assert np.array_equal(part.atoms[ours], atoms.atoms[theirs])

@@ -42,7 +42,9 @@ def profiles() -> tuple[np.ndarray, np.ndarray]:
 def test_values_ascend_and_any_number_of_them_spans_the_same() -> None:
     for number in (1, 2, 100, 30_000):
         made = typical_values(number)
-        assert len(made) == number and (np.diff(made) >= 0).all() and (made > 0).all()
+        assert len(made) == number
+        assert (np.diff(made) >= 0).all()
+        assert (made > 0).all()
     assert np.allclose(typical_values(101)[50], typical_values(1)[0])
 
 
@@ -56,7 +58,9 @@ def test_only_the_order_of_a_lines_genes_counts(encoder: CellLMModel, profiles: 
 def test_a_lines_state_is_its_own(encoder: CellLMModel, profiles: tuple[np.ndarray, np.ndarray]) -> None:
     values, genes = profiles
     states = line_states(values, genes, encoder)
-    assert states.shape == (5, 2 * encoder.width) and np.isnan(states[4]).all() and np.isfinite(states[:4]).all()
+    assert states.shape == (5, 2 * encoder.width)
+    assert np.isnan(states[4]).all()
+    assert np.isfinite(states[:4]).all()
     turned = np.random.default_rng(2).permutation(len(genes))
     assert np.allclose(states[:4], line_states(values[:4][:, turned], genes[turned], encoder), atol=1e-5)
     for row in range(4):
@@ -99,7 +103,8 @@ def test_the_highest_genes_are_kept(encoder: CellLMModel, profiles: tuple[np.nda
 def test_random_weights_are_of_the_same_network(encoder: CellLMModel, profiles: tuple[np.ndarray, np.ndarray]) -> None:
     values, genes = profiles
     other = untrained(encoder, 3)
-    assert isinstance(other, CellLMModel) and other.config == encoder.config
+    assert isinstance(other, CellLMModel)
+    assert other.config == encoder.config
     made = line_states(values[:2], genes, other)
     assert np.array_equal(made, line_states(values[:2], genes, untrained(encoder, 3)))
     assert not np.allclose(made, line_states(values[:2], genes, encoder))

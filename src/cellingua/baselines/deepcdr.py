@@ -9,6 +9,8 @@ omics stand beside the expression in the one table of numbers of a line.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,7 @@ class DeepCDRStyle(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         sizes = (config.atoms, 256, 256, 100)
-        self.convs = nn.ModuleList(GraphConvolution(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.convs = nn.ModuleList(GraphConvolution(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes[1:])
         self.cell = nn.Sequential(
             nn.Linear(config.cell, 256), nn.Tanh(), nn.BatchNorm1d(256), nn.Dropout(0.1), nn.Linear(256, 100), nn.ReLU()

@@ -264,8 +264,8 @@ class DrugNetwork:
         """
         self.module.eval()
         if learned and (len(cells) != len(self._line_number) or graphs.count != len(self._drug_number)):
-            raise InputError(f"{len(cells)} lines and {graphs.count} molecules.",
-                             f"the {len(self._line_number)} and {len(self._drug_number)} of `fit`", "learned=False")  # fmt: skip
+            sizes = f"the {len(self._line_number)} and {len(self._drug_number)} of `fit`"
+            raise InputError(f"{len(cells)} lines and {graphs.count} molecules.", sizes, "learned=False")
         lines = self._line_number if learned else np.full(len(cells), -1)
         drugs = self._drug_number if learned else np.full(graphs.count, -1)
         return self._say(cells, graphs, lines, drugs, self.level.table() if learned else self.level.mean)

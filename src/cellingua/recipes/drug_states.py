@@ -38,7 +38,9 @@ TOTAL = 1e4
 def typical_values(number: int) -> Floats:
     """Return `number` ascending typical expression values, counts per 10,000: quantiles of the bundled medians."""
     medians = _medians()
-    return np.interp((np.arange(number) + 0.5) / max(number, 1), (np.arange(len(medians)) + 0.5) / len(medians), medians)
+    return np.interp(
+        (np.arange(number) + 0.5) / max(number, 1), (np.arange(len(medians)) + 0.5) / len(medians), medians
+    )
 
 
 @lru_cache(maxsize=1)

@@ -126,9 +126,7 @@ def _molecules(listed: pd.DataFrame) -> list[Molecule]:
     return read_molecules(told[name].tolist(), told[column].tolist())
 
 
-def _deepcdr_split(
-    frame: pd.DataFrame, pairs: Responses, kept: list[Molecule], molecules: list[Molecule]
-) -> PairSplit:
+def _deepcdr_split(frame: pd.DataFrame, pairs: Responses, kept: list[Molecule], molecules: list[Molecule]) -> PairSplit:
     """Return DeepCDR's own division of pairs; a pair whose repeats lie on both sides is out."""
     name_of = {molecule.inchikey: molecule.name for molecule in kept}
     ours = {molecule.name: name_of.get(molecule.inchikey, molecule.name) for molecule in molecules}

@@ -26,7 +26,6 @@ from cellingua.models.drug_effects import GeneEffects, delete_genes, gene_effect
 from cellingua.models.drug_expression import Samples
 from cellingua.models.drug_model import DrugModel
 from cellingua.molecules.smiles import Molecule, read_molecules
-from cellingua.recipes.drug_targets import TARGETS
 
 COUNTS, SHARES, DRAWS = (10, 25, 50, 100, 200, 500), (0.1, 0.2, 0.3, 0.5), 4
 #: Drug -> genes whose expression is widely reported to go with the response to it: its target, what carries it out of
@@ -100,7 +99,14 @@ def _shares(
     }
 
 
-def markers(told: GeneEffects) -> dict[str, dict[str, dict[str, Any]]]:
+def with_own_factor(model: DrugModel) -> set[str]:
+    """Return genes that a factor of the model has to itself."""
+    loadings = model.network.loadings.numpy()
+    alone = (loadings != 0).sum(axis=0) == 1
+    return {str(model.genes[gene]) for gene in np.abs(loadings[:, alone]).argmax(axis=0)}
+
+
+def markers(told: GeneEffects, own: set[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return drug -> marker -> its rank among all genes by mean size of effect over the lines (1 is the first).
 
     Beside it, whether the model's recipe gave the gene a factor of its own because it is known: then its rank is no
@@ -110,7 +116,7 @@ def markers(told: GeneEffects) -> dict[str, dict[str, dict[str, Any]]]:
     for place, drug in enumerate(told.drugs):
         order = np.argsort(-np.abs(told.effect[:, place]).mean(axis=0), kind="stable")
         rank = {str(told.genes[gene]): number for number, gene in enumerate(order, start=1)}
-        found[drug] = {gene: {"rank": rank.get(gene), "factor of its own": gene in TARGETS} for gene in MARKERS[drug]}
+        found[drug] = {gene: {"rank": rank.get(gene), "factor of its own": gene in own} for gene in MARKERS[drug]}
     return found
 
 
@@ -126,7 +132,7 @@ def main() -> int:
     samples = left_out_lines(folder, arguments.every)
     names = {drug.name for drug in model.drugs}
     told = gene_effects(model, samples, [drug for drug in MARKERS if drug in names])
-    ranks = markers(told)
+    ranks = markers(told, with_own_factor(model))
     absent, average = genes_deleted(told, False), genes_deleted(told, True)
     few = samples.take(slice(0, 3))
     molecules = unknown_molecules(folder, model, arguments.molecules)

@@ -94,6 +94,19 @@ def test_deleting_the_first_genes_moves_a_prediction_more_than_deleting_others(a
     np.testing.assert_allclose(whole[0].explained, whole[0].random)
 
 
+def test_a_deleted_gene_is_an_absent_one_to_the_network() -> None:
+    told = gene_effects(model(), lines(52), ["Erlotinib"])
+    found = delete_genes(told, 0, 0, counts=(7, 90), draws=1)
+    sign = np.sign(told.value[0, 0] - told.reference[0, 0])
+    order = np.argsort(-sign * told.effect[0, 0], kind="stable")
+    place = int(model().columns(["Erlotinib"])[0])
+    for number, count in enumerate(found.counts):
+        left = told.there[[0]].copy()
+        left[0, order[:count]] = False
+        plain = model().gradient_module()(torch.from_numpy(told.z[[0]]), torch.from_numpy(left))[0, place].item()
+        assert found.explained[number] == pytest.approx(sign * (told.value[0, 0] - plain), abs=1e-9)
+
+
 def test_atoms_add_up_and_do_not_depend_on_company() -> None:
     samples = lines(50, 55)
     told = atom_effects(model(), samples, new()[0])

@@ -228,23 +228,44 @@ def delete_genes(
     order = order[there[order]]
     counts = [min(count, len(order)) for count in counts]
     rng = np.random.default_rng(0)
-    left = np.repeat(there[None], (1 + draws) * len(counts), axis=0).reshape(1 + draws, len(counts), -1)
-    for place, count in enumerate(counts):
-        left[0, place, order[:count]] = False
-        for draw in range(draws):
-            left[1 + draw, place, rng.choice(order, count, replace=False)] = False
-    flat = left.reshape(-1, len(there))
-    network = effects.answers.network
-    kept, whole = torch.from_numpy(np.where(flat, z, 0.0)), torch.from_numpy(there)
+    # The explanation's own order comes first, then the draws.
+    taken = [order[:count] for count in counts]
+    taken += [rng.choice(order, count, replace=False) for _ in range(draws) for count in counts]
+    without = _made_average if average else _made_absent
     with torch.no_grad():
-        if average:
-            factors = network.factors(kept, whole.expand(len(flat), -1))
-        else:
-            # One by one: each has a pattern of its own, and a table of all patterns would have to be sorted.
-            factors = torch.cat([network.factors(kept[[at]], torch.from_numpy(flat[[at]])) for at in range(len(flat))])
+        factors = without(effects.answers.network, z, there, taken)
         said = effects.answers(factors)[:, drug].numpy().reshape(1 + draws, len(counts))
     moved = sign * (value - said)
     return Deletion(counts, moved[0], moved[1:].mean(axis=0), moved[1:].std(axis=0))
+
+
+def _made_average(network: ResponseNetwork, z: Floats, there: Mask, taken: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Return factors (n, factors) of a sample in which some genes are as in the average training line."""
+    rows = np.repeat(z[None], len(taken), axis=0)
+    for row, genes in zip(rows, taken, strict=True):
+        row[genes] = 0.0
+    return network.factors(torch.from_numpy(rows), torch.from_numpy(there).expand(len(rows), -1))
+
+
+def _made_absent(network: ResponseNetwork, z: Floats, there: Mask, taken: Sequence[NDArray[np.int64]]) -> Tensor:
+    """Return factors (n, factors) of a sample without some genes: what these add to both sides is taken off again.
+
+    ``network.factors`` of what is left is the same, and is asked where little is left: to take off nearly all would
+    leave rounding. Else it would add up all other genes each time.
+    """
+    known = torch.from_numpy(there)
+    scaled = network.loadings / network.noise[:, None]
+    precision, pulled = network.precision(known), torch.from_numpy(z)[known] @ scaled[known]
+    found = []
+    for genes in map(torch.from_numpy, taken):
+        if 2 * len(genes) > int(known.sum()):
+            left = known.clone()
+            left[genes] = False
+            found.append(network.factors(torch.from_numpy(z)[None], left[None])[0])
+            continue
+        less = network.loadings[genes].T @ scaled[genes]
+        found.append(torch.linalg.solve(precision - less, pulled - torch.from_numpy(z)[genes] @ scaled[genes]))
+    return torch.stack(found)
 
 
 def captum_methods() -> Any:

@@ -50,7 +50,9 @@ def add_cells(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser
     bulk.add_argument("--lines", metavar="TABLE", help="expression of cell lines to learn from instead, lines x genes")
     bulk.add_argument("--responses", metavar="TABLE", help="theirs: one row a measurement: line, drug and IC50")
     bulk.add_argument("--transfer", choices=TRANSFER, default=TRANSFER[0], help=f"how (default: {TRANSFER[0]})")
-    bulk.add_argument("--as-is", action="store_true", help="the cells hold no counts, but z-scores: as they are")
+    bulk.add_argument(
+        "--as-is", action="store_true", help="the cells hold z-scores, no counts: scored by --lines alone"
+    )
     bulk.add_argument("--scores", metavar="OUT.tsv", help="with --lines: write the score of each cell")
     add_response_options(bulk)
     parser.add_argument("-o", "--output", metavar="OUT.json", help="write all figures")
@@ -75,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     progress = Silent() if args.quiet else Console()
     with staged(targets) as partial:
         found, moved = _measured(args, progress)
-        figures = found.to_dict() | ({} if moved is None else {"from_lines": moved.to_dict()})
+        figures = ({} if found is None else found.to_dict()) | (
+            {} if moved is None else {"from_lines": moved.to_dict()}
+        )
         if args.output:
             write_json(partial[Path(args.output)], figures)
         if args.scores and moved is not None:
@@ -99,14 +103,16 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--lines was given without a drug.", "the drug that the labels are about", "--drug NAME")
     if args.scores and not args.lines:
         raise ConfigError("--scores was given without --lines.", "tables of cell lines to score cells by")
+    if args.as_is and not args.lines:
+        raise ConfigError("--as-is was given without --lines.", "tables of cell lines: a model reads counts alone")
     if args.lines and args.table:
         raise ConfigError("--lines and --table were both given.", "a file of cells with --lines", "one at a time")
     if len(args.drug) > 1 and not args.lines:
         raise ConfigError(f"{len(args.drug)} drugs were named.", "the one that the labels are about")
 
 
-def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells, DrugTransfer | None]:
-    """Return the figures of labelled cells, and those from lines where there are such tables."""
+def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells | None, DrugTransfer | None]:
+    """Return the figures of labelled cells (None for cells without counts), and those from lines, if there are any."""
     from cellingua.tasks.drug_cells import drug_cells
     from cellingua.tasks.drug_transfer import drug_transfer
 
@@ -115,9 +121,11 @@ def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells, 
     if args.lines:
         moved = drug_transfer(
             args.file, args.lines, args.responses, drugs=args.drug, labels_from=args.labels_from, method=args.transfer,
-            options=response_options(args), genes_in_rows=args.genes_in_rows, layer=args.layer, as_is=args.as_is, seed=args.seed,
-            progress=progress, **means,
+            options=response_options(args), genes_in_rows=args.genes_in_rows, layer=args.layer, as_is=args.as_is,
+            seed=args.seed, progress=progress, **means,
         )  # fmt: skip
+    if args.as_is:
+        return None, moved
     found = drug_cells(
         args.file, args.labels_from, table=args.table, sample_key=args.sample_key, model=args.model, layer=args.layer,
         few=args.few, full=args.full, draws=args.draws, drug=None if args.lines or not args.drug else args.drug[0],
@@ -127,8 +135,23 @@ def _measured(args: argparse.Namespace, progress: Progress) -> tuple[DrugCells, 
     return found, moved
 
 
-def text(found: DrugCells, moved: DrugTransfer | None = None) -> str:
+def text(found: DrugCells | None, moved: DrugTransfer | None = None) -> str:
     """Return the figures for people."""
+    from cellingua.cells.wording import printable
+
+    lines = [] if found is None else _labelled(found)
+    if moved is not None:
+        lines += ["", f"from cell lines ({moved.facts['method']}, {moved.facts['genes']:,} genes):"]
+        lines += [f"  {printable(name)}: AUROC {value:.3f}" for name, value in moved.auroc.items() if value is not None]
+        lines += [f"! {printable(warning)}" for warning in moved.warnings]
+    if found is not None:
+        lines += ["", *(f"! {printable(warning)}" for warning in found.warnings)]
+        lines += [printable(note) for note in found.notes]
+    return "\n".join(lines).strip("\n")
+
+
+def _labelled(found: DrugCells) -> list[str]:
+    """Return the figures of labelled cells as lines."""
     from cellingua.cells.wording import count_of, printable
 
     facts = found.facts
@@ -154,13 +177,7 @@ def text(found: DrugCells, moved: DrugTransfer | None = None) -> str:
     if found.shipped:
         part = found.shipped
         lines += ["", f"{part['model']}, which saw no labelled cell, for {part['drug']}: AUROC {part['auroc']:.3f}"]
-    if moved is not None:
-        lines += ["", f"from cell lines ({moved.facts['method']}, {moved.facts['genes']:,} genes):"]
-        lines += [f"  {printable(name)}: AUROC {value:.3f}" for name, value in moved.auroc.items() if value is not None]
-        lines += [f"! {printable(warning)}" for warning in moved.warnings]
-    if found.warnings:
-        lines += ["", *(f"! {printable(warning)}" for warning in found.warnings)]
-    return "\n".join([*lines, *(printable(note) for note in found.notes)])
+    return lines
 
 
 def _rows(methods: dict[str, dict[str, Any]]) -> list[str]:

@@ -42,6 +42,7 @@ from cellingua.recipes.drug_tables import TABLES, Question, questions
 
 Floats = NDArray[np.float64]
 LEVEL = 0.9
+TRIED = Path(__file__).resolve().parent / "data" / "drug_tried.tsv"
 #: Of GDSC's own pairs the best that another screen of the same pairs can say.
 SAME_PAIR = "the same pair in GDSC1, else drug + line"
 
@@ -207,6 +208,15 @@ def pre_training(question: Question, runs: Path) -> dict[str, dict[str, Any]]:
     return out
 
 
+def tried() -> dict[str, dict[str, dict[str, str]]]:
+    """Return group -> setting -> measures on validation pairs, as they were written down while settings were chosen."""
+    out: dict[str, dict[str, dict[str, str]]] = {}
+    header, *lines = TRIED.read_text(encoding="utf-8").splitlines()
+    for group, what, *values in (line.split("\t") for line in lines):
+        out.setdefault(group, {})[what] = dict(zip(header.split("\t")[2:], values, strict=True))
+    return out
+
+
 def _number(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
@@ -240,6 +250,7 @@ def main() -> int:
             figures["what pre-training adds"] = pre_training(question, args.runs)
         missing += lacking
         splits[question.name] = question.digest
+    figures["what was tried, on validation pairs"] = tried()
     figures["splits_sha256"] = splits
     figures["missing_arms"] = ", ".join(missing) or "none"
     wanted = sum(1 for arm in arms() if arm.learn == "all" and arm.question.split("/")[0] in args.tables)

@@ -278,7 +278,7 @@ def test_a_smiles_that_cannot_be_read_is_named_by_its_row(
     assert "row 2 (second)" in refused(["drug", "fit", *tables, "-o", str(data / "m"), "--quiet"], data, capsys)
     (data / "new.tsv").write_text("drug\tsmiles\nfirst\tCCO\n", encoding="utf-8")
     shown = refused(["drug", "fit", *tables, "-o", str(data / "m"), "--quiet"], data, capsys)
-    assert "'AZD-8931' has no SMILES" in shown
+    assert "row 1, column 'drug': 'Erlotinib' has no SMILES" in shown
     (data / "new.tsv").write_text("name\tformula\nfirst\tCCO\n", encoding="utf-8")
     assert "'smiles'" in refused([*call, "--quiet"], data, capsys)
 

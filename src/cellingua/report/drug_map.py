@@ -70,7 +70,6 @@ def heat_figure(result: DrugResult, drugs: NDArray[np.int64]) -> Figure:
     figure = Figure(figsize=(2.6 + 0.62 * max(len(samples), 3), 1.7 + 0.24 * max(len(names), 4)), layout="constrained")
     axes = figure.subplots()
     colours = LinearSegmentedColormap.from_list("percentile", (BLUE, MIDDLE, ORANGE))
-    colours.set_bad("#ffffff")
     drawn = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(samples)), samples, rotation=40, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)

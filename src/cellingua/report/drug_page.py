@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from cellingua.models.drug_model import STRANGE, DrugModel
 from cellingua.report.drug_map import heat_figure, rows_of, shown_drugs
-from cellingua.report.figures import DPI
+from cellingua.report.figures import save
 from cellingua.report.page import part, template
 from cellingua.tasks.drug_result import DOSE, ORDERS, DrugResult, fold, um
 
@@ -54,7 +54,7 @@ def write_drug_report(result: DrugResult, model: DrugModel, title: str, figures:
     drugs = shown_drugs(result)
     figures.mkdir(parents=True, exist_ok=True)
     path = figures / "drug_heatmap.png"
-    heat_figure(result, drugs).savefig(path, dpi=DPI, metadata={"Software": None})
+    save(heat_figure(result, drugs), path)
     facts = model.facts
     return template("drug.html").render(
         title=title,

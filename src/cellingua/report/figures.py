@@ -36,14 +36,17 @@ def draw_figures(result: Annotation, rows: np.ndarray, points: np.ndarray, folde
             "umap_probability.png": probability_figure(result.probability[rows], points),
             **drawn,
         }
-    paths = []
+    for name, figure in drawn.items():
+        save(figure, folder / name)
+    return [folder / name for name in drawn]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, the same bytes for the same figure."""
     with warnings.catch_warnings():
         # The shipped font lacks some scripts (Chinese, Arabic): a box in a figure is no reason to alarm a user.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        for name, figure in drawn.items():
-            paths.append(folder / name)
-            figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
-    return paths
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def label_figure(labels: np.ndarray, points: np.ndarray, names: list[str]) -> Figure:

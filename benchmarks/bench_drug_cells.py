@@ -140,13 +140,13 @@ def public_sets(folder: Path, bulk: Bulk) -> dict[str, Any]:
     return out
 
 
-def measured_lines(corpus: Path, bulk: Bulk) -> dict[str, Any]:
+def measured_lines(corpus: Path, bulk: Bulk, number: int = DRUGS) -> dict[str, Any]:
     """Return how often cells of the more sensitive of two lines score higher, on average over drugs and pairs."""
     wanted = {_row(bulk, line) for lines in LINES.values() for line in lines}
     learn = np.array([row not in wanted for row in range(len(bulk.names))])
     spread = np.nanstd(bulk.grid, axis=0)
     enough = np.flatnonzero((np.isfinite(bulk.grid[learn]).sum(axis=0) >= 300) & (spread > 0))
-    drugs = np.sort(np.random.default_rng(0).permutation(enough)[:DRUGS])
+    drugs = np.sort(np.random.default_rng(0).permutation(enough)[:number])
     grid = bulk.grid[:, drugs] / spread[drugs]
     out: dict[str, Any] = {"drugs": len(drugs), "pairs": {}, "methods": {}}
     for name, lines in LINES.items():
@@ -299,6 +299,7 @@ def main() -> int:
     """Measure, print, write the result, and return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--draws", type=int, default=10, help="random draws of each share")
+    parser.add_argument("--drugs", type=int, default=DRUGS, help="drugs of the table of measured lines")
     arguments = parser.parse_args()
     shared = shared_folder() / "data"
     folder, corpus = shared / "drug", shared / "cells" / "corpus"
@@ -306,9 +307,10 @@ def main() -> int:
     moved = public_sets(folder, bulk)
     taught = labelled(folder, corpus, bulk, arguments.draws)
     lots = random_labels(corpus, arguments.draws)
-    lines = measured_lines(corpus, bulk)
+    lines = measured_lines(corpus, bulk, arguments.drugs)
     figures = {
         "draws": arguments.draws,
+        "drugs of the last table": arguments.drugs,
         "labels of the public sets": moved["labels"],
         "two of five lines called sensitive by lot": lots,
         "samples of one label told apart, AUROC": {

@@ -20,7 +20,7 @@ def add(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> N
         description=f"Drug responses (ln IC50 and IC50 in µM) from expression. {RESEARCH}",
         epilog="Example: cellingua drug rank tumour.h5ad --cluster-key cell_type. Without a file, a shipped tumour.",
     )
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, help="what to do")
     drug_rank.add_rank(kinds, common)
     drug_rank.add_predict(kinds, common)
     drug_explain.add_explain(kinds, common)

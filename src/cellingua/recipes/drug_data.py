@@ -214,6 +214,7 @@ def _one_hot(column: pd.Series) -> Floats:
 
 
 def spelled(name: str) -> str:
+    """Return a name in capitals without anything but letters and digits: names that agree so are one."""
     return "".join(letter for letter in name.upper() if letter.isascii() and letter.isalnum())
 
 

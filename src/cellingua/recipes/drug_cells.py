@@ -171,7 +171,8 @@ def left_out_samples(
     """Return the figures where each sample is judged by what was learned from the others, pooled over all samples.
 
     Beyond `MOST_SAMPLES` samples, groups of samples are left out together. A fold whose other samples hold one label
-    alone can't be learned from; its cells are not judged, and counted.
+    alone can't be learned from; its cells are not judged, and counted. Where a sample holds one label, leaving it out
+    makes that label rarer among the others, so that an AUROC over all samples can lie below 0.5 by that alone.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.bench_drug_all import baselines, ranges, same_pair, scores, seeds_apart
+from benchmarks.bench_drug_all import baselines, plain, ranges, same_pair, scores, seeds_apart, trained, tried
 from benchmarks.drug_arms import Arm, arms, held_out, store, stored
 from cellingua.molecules.response import Responses
 from cellingua.molecules.smiles import Molecule
@@ -93,3 +93,23 @@ def test_ranges_come_from_lines_that_the_network_had_not_seen(question: Question
     assert 0.75 < found["covered at 0.9"] <= 1
     assert ranges(replace(question, chosen=None), answers, tmp_path) == {}
     assert seeds_apart(question, [answers[0], answers[0]])["rmse"].endswith("± 0.0000")
+
+
+def test_a_question_is_measured_whole(question: Question, tmp_path: Path) -> None:
+    pytest.importorskip("rdkit")
+    rows = plain(question, 2, ("trees",))
+    assert list(rows) == [name for name in (*baselines(question), "field") if "trees" not in name]
+    assert rows["field"]["rmse"] < rows["drug mean"]["rmse"]
+    assert {tuple(row) for row in rows.values()} == {tuple(rows["field"])}
+    store(Arm(question.name, "network", "expression"), question, question.truth, 1.0, tmp_path)
+    found, _, missing = trained(question, 0, tmp_path)
+    assert [(name, row["rmse"]) for name, row in found.items()] == [("fusion network, expression", 0.0)]
+    wanted = [arm.name for arm in arms() if arm.question == question.name and arm.learn == "all"]
+    assert sorted([*missing, Arm(question.name, "network", "expression").name]) == sorted(wanted)
+
+
+def test_what_was_tried_has_its_measures() -> None:
+    for settings in tried().values():
+        for measures in settings.values():
+            assert -1 <= float(measures["pearson"]) <= 1
+            assert float(measures["rmse"]) > 0

@@ -20,7 +20,9 @@ LINES, DRUGS = 80, 7
 def chains(number: int = DRUGS, seed: int = 0) -> MoleculeGraphs:
     """Return chains of two to five atoms with random features."""
     rng = np.random.default_rng(seed)
-    atoms, edges, owner = [], [], []
+    atoms: list[list[float]] = []
+    edges: list[tuple[int, int]] = []
+    owner: list[int] = []
     for molecule in range(number):
         first, size = len(owner), int(rng.integers(2, 6))
         atoms += rng.normal(size=(size, 4)).tolist()

@@ -84,6 +84,8 @@ class Arm:
             return replace(AS_RELEASED, epochs=30)
         if self.method == "tgdrp":
             return replace(AS_RELEASED, scaling="none", lines=24, rate=1e-3, epochs=12)
+        if self.encoder.startswith(("cellm", "langcell")):
+            return replace(SETTINGS[kind], scaling="each")  # states are no components: chosen on validation lines
         return SETTINGS[kind]
 
     def key(self, question: Question) -> str:

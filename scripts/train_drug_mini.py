@@ -23,7 +23,12 @@ from cellingua.recipes.drug_mini_data import read_mini_data
 
 #: Cells whose warnings the card tells: lines in sequencing, a tumour, and normal cells.
 CELLS = {
-    "Cancer lines": [("corpus/sc_mixology_lung_lines.h5ad", "cell_type")],
+    "Cancer lines, tags of transcripts": [("corpus/sc_mixology_lung_lines.h5ad", "cell_type")],
+    "Lines and cultured cells, whole transcripts of a few cells": [
+        ("corpus/li_cell_lines.h5ad", "cell_type"),
+        ("corpus/pollen_lines_cortex.h5ad", "cell_type"),
+    ],
+    "A panel": [("corpus/stoeckius_hashed_lines.h5ad", "cell_type")],
     "A tumour's cells": [("corpus/kim_luad_t34.h5ad", "cell_type")],
     "Normal cells": [
         ("evaluation/pbmc3k.h5ad", "cell_type"),

@@ -95,9 +95,9 @@ def with_card(model: DrugModel, cells: Mapping[str, Sequence[Mapping[str, Any]]]
         _rows(facts["panels"]),
         "## What is unlike a cancer line",
         "A sample is warned of where its genes are explained worse than those of 99 % of lines left out on its "
-        f"platform (percentile {UNLIKE:g}). Measured on pseudo-bulks of single cells; none of these cells was learned from, though "
-        "some of the lines were, from arrays. Lines whose few cells were sequenced whole are warned of, too, mostly "
-        "without need:",
+        f"platform (percentile {UNLIKE:g}). Measured on pseudo-bulks of single cells; none of these cells was learned "
+        "from, though some of the lines were, from arrays. Where few cells were sequenced whole, cancer lines are warned "
+        "of, too, without need:",
     ]
     for group, rows in cells.items():
         raised = sum(STRANGE in row["warnings"] for row in rows)

@@ -96,8 +96,8 @@ def with_card(model: DrugModel, cells: Mapping[str, Sequence[Mapping[str, Any]]]
         "## What is unlike a cancer line",
         "A sample is warned of where its genes are explained worse than those of 99 % of lines left out on its "
         f"platform (percentile {UNLIKE:g}). Measured on pseudo-bulks of single cells; none of these cells was learned "
-        "from, though some of the lines were, from arrays. Where few cells were sequenced whole, cancer lines are warned "
-        "of, too, without need:",
+        "from, though some of the lines were, from arrays. Where few cells were sequenced whole, cancer lines are "
+        "warned of, too, without need:",
     ]
     for group, rows in cells.items():
         raised = sum(STRANGE in row["warnings"] for row in rows)

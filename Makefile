@@ -7,14 +7,15 @@ LOCK := constraints/py311.txt
 CONSTRAINED = $$($(BIN)/python -c 'import sys; print("-c $(LOCK)" if sys.version_info[:2] == (3, 11) else "")')
 WHEELS := cache/wheels
 OTHERS := cache/sentence-transformers
+DREVALPY := cache/drevalpy
 DATA ?= ../shared/data/cells
 RUNS ?= runs
 ARMS ?= benchmarks/arms
 BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed bench-matching bench-full-size bench-fewshot bench-zeroshot bench-leakage bench-calibration bench-unknown \
-	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-big
+	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-explain bench-drug-all bench-drug-cells bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-seeds train-cellm-mini \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-seeds train-cellm-mini train-drug-mini train-drug-arms referee-drug \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -51,6 +52,7 @@ figures: install ## write the figures of README and docs from benchmarks/results
 	$(BIN)/python scripts/draw_fewshot.py
 	$(BIN)/python scripts/draw_answers.py
 	$(BIN)/python scripts/draw_scoreboard.py
+	$(BIN)/python scripts/draw_drug_explain.py
 	$(BIN)/python scripts/write_figures.py
 
 cards: install ## bring the cards of the bundled models up to date: sources, evidence by tissue, measured bars
@@ -118,6 +120,25 @@ scoreboard: wheels ## the model beside every baseline on every labelled set, and
 bench-drug: install ## drug responses on unseen lines, unseen drugs and random pairs, beside plain baselines
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug
 
+# The referee has an environment of its own: it asks for other versions than ours.
+$(DREVALPY)/.installed: | $(VENV)/.installed
+	test -x $(DREVALPY)/bin/python || $(PYTHON) -m venv $(DREVALPY)
+	$(DREVALPY)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(DREVALPY)/bin/python -m pip install --quiet --disable-pip-version-check drevalpy==1.6.0
+	touch $@
+
+referee-drug: install $(DREVALPY)/.installed ## drevalpy splits, fits its naive predictors, and judges ours beside them (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drug_referee --python $(DREVALPY)/bin/python
+
+bench-drug-all: install ## every table of drug responses with every baseline and every stored network (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_all --runs $(ARMS)/drug
+
+bench-drug-cells: install ## sensitive or resistant single cells: few-shot, full, samples left out, and from cell lines
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_cells
+
+bench-drug-explain: install ## what explanations of drug responses are worth: deletion against random deletion
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_drug_explain
+
 bench-kill: install ## thirty kills at random instants; the run that is left is the run that was never killed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench_kill
 
@@ -150,6 +171,10 @@ train-seeds: wheels ## models of three training seeds, a tenth of the steps (min
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower --seeds 0 1 2
 
+train-drug-mini: install ## train the bundled drug model again from DATA and its neighbour ../drug (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/train_drug_mini.py --drugs $(DATA)/../drug --cells $(DATA) \
+		-o src/cellingua/data/models/drug_mini
+
 train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes on 2 cores; resumes)
 	$(BIN)/cellingua pretrain cellm --preset cellm_mini --corpus $(DATA)/corpus --label-columns disease \
 		--reference $(DATA)/evaluation -o $(RUNS)/cellm_mini
@@ -157,6 +182,9 @@ train-cellm-mini: install ## train the bundled CellLM again from DATA (minutes o
 
 train-cellm-ablation: install ## the arms of bench-pretrain that are not there: CellLM with and without its contrast, 3 seeds (an hour; resumes)
 	$(BIN)/python -m benchmarks.pretrain_arms --runs $(ARMS)/cellm
+
+train-drug-arms: install ## the networks of bench-drug-all that are not there, by hash (an hour on 1 core; goes on where it was)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drug_arms --runs $(ARMS)/drug
 
 bench-pretrain: install ## what the contrast does: uniformity, spectrum, linear probes of the trained arms
 	$(BIN)/python -m benchmarks.bench_pretrain --runs $(ARMS)/cellm

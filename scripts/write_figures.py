@@ -28,9 +28,13 @@ DOCUMENTS = (
     "docs/matching.md",
     "docs/models.md",
     "docs/answers.md",
+    "docs/drug-cells.md",
+    "docs/drug-explain.md",
 )
 BLOCK = re.compile(r"(<!-- figures:([a-z0-9_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "not measured yet"
+#: What is not measured by ``make bench-NAME``.
+TARGETS = {"drug_referee": "referee-drug"}
 
 # What the overview says: benchmark, what was done, what was measured, what it is compared with. A name in braces is a
 # path into the figures of that benchmark, its steps joined by "/".
@@ -170,7 +174,8 @@ def everything(name: str) -> str:
     """Return all that a benchmark wrote: bars, figures, provenance."""
     result = read_result(name)
     if result is None:
-        return f"{MISSING.capitalize()}: run `make bench-{name}`."
+        target = TARGETS.get(name, f"bench-{name.replace('_', '-')}")
+        return f"{MISSING.capitalize()}: run `make {target}`."
     bars = [
         [bar, text(held["value"]), text(held["bar"]), "holds" if held["ok"] else "**missed**"]
         for bar, held in result["bars"].items()

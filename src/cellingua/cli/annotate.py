@@ -205,14 +205,15 @@ def read_labels(label: list[str] | None, labels: str | None) -> Labels | None:
     if labels is None:
         return label
     path = Path(labels)
-    if _is_file(path):
+    if is_file(path):
         return [*read_labels_file(path), *(label or [])]
     if path.suffix in (".txt", ".tsv", ".csv"):
         raise FileError(f"{path} does not exist.", "a file with one label a line", 'or a list: "B cell; T cell"')
     return labels if label is None else [*labels.rstrip("; ").split(";"), *label]
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Return whether a path is that of a file; a long list of names is none."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a long list of labels is no possible file name

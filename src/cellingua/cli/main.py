@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from types import FrameType
 
 from cellingua import __version__
-from cellingua.cli import annotate, bench, convert, doctor, embed, finetune, models, pretrain, texts
+from cellingua.cli import annotate, bench, convert, doctor, drug, embed, finetune, models, pretrain, texts
 from cellingua.core.errors import CellinguaError
 
-VERBS = (annotate, bench, convert, doctor, embed, finetune, models, pretrain, texts)
+VERBS = (annotate, bench, convert, doctor, drug, embed, finetune, models, pretrain, texts)
 INTERRUPTED, TERMINATED = 130, 143
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

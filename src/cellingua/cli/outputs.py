@@ -48,15 +48,19 @@ class Outputs:
 def outputs_for(source: Path, *, output: str | None, out_dir: str | None, report: bool) -> Outputs:
     """Return where the results for `source` go: ``NAME_cellingua/`` beside it, or in `out_dir`."""
     absolute = Path(os.path.abspath(source))
-    name = absolute.name
-    for ending in ENDINGS:
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            name = name[: -len(ending)]
-            break
+    name = stem_of(absolute)
     folder = (Path(out_dir) if out_dir else absolute.parent) / f"{name}_cellingua"
     h5ad = Path(output) if output else folder / f"{name}.annotated.h5ad"
     page = folder / "report.html" if report else None
     return Outputs(folder, h5ad, folder / f"{name}.labels.tsv", folder / "summary.json", page)
+
+
+def stem_of(source: Path, endings: Sequence[str] = ENDINGS) -> str:
+    """Return the name of an input without its ending."""
+    for ending in endings:
+        if source.name.lower().endswith(ending) and len(source.name) > len(ending):
+            return source.name[: -len(ending)]
+    return source.name
 
 
 def check_outputs(sources: Sequence[Path], outputs: Sequence[Outputs], *, force: bool) -> None:

@@ -158,6 +158,20 @@ class ResponseField:
         """What each learned line would have been predicted as from its features alone, had it been left out (n, D)."""
         return self._ridges[0].centre + sum(ridge.left_out - ridge.centre for ridge in self._ridges)
 
+    def primal(self) -> tuple[dict[str, Floats], Floats]:
+        """Return the weights (F, D) of each table's features and an offset (D,) that answer as `predict` does.
+
+        For views that are linear in their features; the lines that were learned from are then no longer needed.
+        """
+        weights: dict[str, Floats] = {}
+        offset = self._ridges[0].centre.copy()
+        for kernel, ridge in zip(self.kernels, self._ridges, strict=True):
+            for view in kernel.views:
+                part, shift = kernel.primal(view.name, ridge.weights)
+                weights[view.name] = weights.get(view.name, 0.0) + part
+                offset = offset + shift
+        return weights, offset
+
     def ranges(self) -> Ranges:
         """Return how far ranges around new lines must reach, each learned line left out once."""
         line, drug = np.nonzero(np.isfinite(self._grid))

@@ -83,7 +83,7 @@ class LineKernel:
             squares = (z**2).sum(axis=1)
             self._learned[view.name] = z
             self._size[view.name] = float(squares.mean()) or 1.0
-            distance = _squared(z, z)[np.triu_indices(len(z), 1)]
+            distance = squared_distances(z, z)[np.triu_indices(len(z), 1)]
             self._width[view.name] = (float(np.median(distance)) if len(distance) else 1.0) or 1.0
         return self
 
@@ -100,8 +100,25 @@ class LineKernel:
             if view.profile > 0:
                 total = total + view.profile * _unit(z) @ _unit(learned).T
             if view.radial > 0:
-                total = total + view.radial * np.exp(-_squared(z, learned) / self._width[view.name])
+                total = total + view.radial * np.exp(-squared_distances(z, learned) / self._width[view.name])
         return np.asarray(total)
+
+    def primal(self, name: str, dual: Floats) -> tuple[Floats, Floats]:
+        """Return weights of a linear view's features, (F, D), and what they add (D,), from those of learned lines.
+
+        ``features @ weights + offset`` is this view's part of ``to_learned(...) @ dual``: what is learned can be kept
+        without the lines that it was learned from.
+
+        Raises
+        ------
+        InputError
+            The view is not linear, or clips its features.
+        """
+        (view,) = [view for view in self.views if view.name == name]
+        if view.radial or view.profile or view.scale:
+            raise InputError(f"The view {name!r} is not linear in its features.", "linear alone, without scaling")
+        weights = view.linear / self._size[name] * self._learned[name].T @ dual
+        return weights, -self._mean[name] @ weights
 
     def _standard(self, values: Floats, view: View) -> Floats:
         mean, sd = self._mean[view.name], self._sd[view.name]
@@ -124,7 +141,7 @@ def _unit(z: Floats) -> Floats:
     return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-12)
 
 
-def _squared(a: Floats, b: Floats) -> Floats:
+def squared_distances(a: Floats, b: Floats) -> Floats:
     """Return squared distances (m, n), never below 0."""
     distance = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2 * a @ b.T
     return np.maximum(distance, 0.0)

@@ -21,8 +21,8 @@ from cellingua.models.seen import Seen
 from cellingua.models.storage import assign, pack, shapes_only, unpack
 
 VERSION = 1
-LANGCELL, CELLM, GENEFORMER = "langcell", "cellm", "geneformer"
-KINDS = (LANGCELL, CELLM, GENEFORMER)
+LANGCELL, CELLM, GENEFORMER, DRUG = "langcell", "cellm", "geneformer", "drug"
+KINDS = (LANGCELL, CELLM, GENEFORMER, DRUG)
 CONFIG, WEIGHTS, GENES, CARD = "config.json", "weights.safetensors", "genes.tsv.gz", "card.md"
 KEYS = ("format_version", "kind", "name", "description", "model")
 
@@ -144,10 +144,11 @@ def open_folder(
         A file is missing or damaged, or the folder holds another kind of model; the first one is named.
     """
     manifest = read_manifest(folder)
+    manifest.verified(CONFIG)
+    held = read_config(folder, kind)
     listed = [name for name, entry in manifest.files.items() if not entry.optional]
     for name in dict.fromkeys([*required, *listed]):
         manifest.verified(name)
-    held = read_config(folder, kind)
     if not isinstance(held["model"], dict):
         raise ModelError(f"{folder / CONFIG}: 'model' is {held['model']!r}.", "a mapping")
     try:

@@ -10,7 +10,7 @@ from cellingua.core.errors import InputError, ModelError
 from cellingua.models.bundle import load_bundle
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.cellm_bundle import load_cellm
-from cellingua.models.folder import CELLM, CONFIG, GENEFORMER, read_config
+from cellingua.models.folder import CELLM, CONFIG, DRUG, GENEFORMER, read_config
 from cellingua.models.geneformer import GeneformerModel, load_geneformer
 from cellingua.models.manifest import read_manifest
 from cellingua.models.model import LangCellModel
@@ -134,6 +134,12 @@ def load_any(
     folder = find_model(name_or_folder, shelf)
     read_manifest(folder)  # says best what is wrong with a folder that is no model
     kind = read_config(folder)["kind"]
+    if kind == DRUG:
+        raise ModelError(
+            f"{name_or_folder} predicts drug responses, and neither names nor embeds cells.",
+            "a model of cells",
+            f"{DEFAULT}, or cellingua drug with this one",
+        )
     if kind == GENEFORMER:
         return load_geneformer(folder, device, precision)
     if kind != CELLM:

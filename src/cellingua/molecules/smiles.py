@@ -8,7 +8,7 @@ what has a metal is never stripped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Elements that a fragment may hold and still be stripped from, or to, another.
 _SYMBOLS = "H B C N O F Si P S Cl Se Br I Li Na K Mg Ca"
 _ORGANIC = frozenset(_SYMBOLS.split())
+#: Of the fingerprints that `likeness` compares.
+BITS = 2048
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def likeness(molecules: Sequence[Molecule]) -> NDArray[np.float64]:
     """
     made = _rdkit("rdFingerprintGenerator")
     parsed = [_parsed(molecule.smiles) for molecule in molecules]
-    morgan = fingerprints(molecules, bits=2048)
+    morgan = fingerprints(molecules, bits=BITS)
     total = tanimoto(morgan, morgan)
-    for generator in (made.GetAtomPairGenerator(fpSize=2048), made.GetTopologicalTorsionGenerator(fpSize=2048)):
+    for generator in (made.GetAtomPairGenerator(fpSize=BITS), made.GetTopologicalTorsionGenerator(fpSize=BITS)):
         counts = np.array([generator.GetCountFingerprintAsNumPy(one) for one in parsed], dtype=np.float64)
         total = total + _shared_counts(counts)
     return np.asarray(total / 3)
@@ -179,3 +181,23 @@ def _rdkit(module: str = "", package: str = "rdkit.Chem") -> Any:
         raise InputError(
             "Reading SMILES needs RDKit, which is not installed.", "", "pip install 'cellingua[drug]'"
         ) from error
+
+
+def drawn(molecule: Molecule, colours: Mapping[int, tuple[float, float, float]], size: tuple[int, int]) -> str:
+    """Return a molecule as SVG with atoms coloured.
+
+    Parameters
+    ----------
+    colours
+        Number of an atom -> red, green, blue between 0 and 1.
+    size
+        Width and height in pixels.
+    """
+    draw = _rdkit("Draw.rdMolDraw2D")
+    canvas = draw.MolDraw2DSVG(*size)
+    mol = _parsed(molecule.smiles)
+    draw.PrepareAndDrawMolecule(
+        canvas, mol, highlightAtoms=list(colours), highlightAtomColors=dict(colours), highlightBonds=[]
+    )
+    canvas.FinishDrawing()
+    return str(canvas.GetDrawingText())

@@ -23,9 +23,13 @@ Floats = NDArray[np.float64]
 def _views(
     wide: tuple[float, float], near: tuple[float, float], marks: tuple[float, float], copies: float, lineage: float
 ) -> tuple[View, ...]:
-    """Return the views of one band: (linear, radial) of both expression tables, then what is added to them."""
+    """Return the views of one band: (linear, radial) of both expression tables, then what is added to them.
+
+    Genes that are known to carry responses (`recipes.drug_targets`) are seen twice: among all, and among themselves.
+    """
     return (
-        View("wide", wide[0], wide[1], profile=0.5),
+        View("wide", wide[0], wide[1], profile=1.5),
+        View("targets", 1.0, 1.0),
         View("expression", near[0], near[1]),
         View("mutations_wide", marks[0], scale=False),
         View("mutations", marks[1], scale=False),

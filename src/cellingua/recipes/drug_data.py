@@ -21,6 +21,7 @@ from cellingua.core.errors import FileError
 from cellingua.molecules.response import Responses, read_table, responses
 from cellingua.molecules.smiles import Molecule, read_molecules
 from cellingua.molecules.splits import PairSplit, stored_split
+from cellingua.recipes.drug_targets import targets
 
 Floats = NDArray[np.float64]
 SPLITS = {"random_pairs": "split_random", "unseen_lines": "split_line", "unseen_drugs": "split_drug"}
@@ -42,7 +43,8 @@ class DrugData:
         In the order of `pairs.drugs`.
     tables
         Name -> float (L, F), NaN where absent, in the order of `pairs.lines`: ``wide`` (5,778 genes, z within the
-        line), ``expression`` (706 genes), ``mutations`` and ``copies`` (706 genes), ``mutations_wide``, ``lineage``.
+        line), ``expression`` (706 genes), ``mutations`` and ``copies`` (706 genes), ``mutations_wide``, ``lineage``,
+        ``targets`` (columns of ``wide`` that are known to carry responses).
     genes
         str (5778,): columns of ``wide``.
     lines, drugs
@@ -108,7 +110,9 @@ def read_drug_data(folder: Path) -> DrugData:
     tables["wide"] = _rows(wide["z_times_1024"][:, kept] / 1024.0, rows)
     names = dict(zip(wide["depmap"], wide["name_key"], strict=True))
     tables["mutations_wide"] = _mutations(folder, [names.get(line, "") for line in pairs.lines])
-    return DrugData(pairs, splits, molecules, tables, wide["genes"][kept].astype(np.str_), lines, drugs)
+    genes = wide["genes"][kept].astype(np.str_)
+    tables["targets"] = tables["wide"][:, targets(genes)]
+    return DrugData(pairs, splits, molecules, tables, genes, lines, drugs)
 
 
 def read_more_lines(folder: Path, data: DrugData, learned: NDArray[np.bool_]) -> MoreLines:
@@ -123,12 +127,12 @@ def read_more_lines(folder: Path, data: DrugData, learned: NDArray[np.bool_]) ->
     name_of = dict(zip(listed.line, listed.name, strict=True))
     ours = [name_of.get(line, "") if line else "" for line in data.pairs.lines]
     known = {*data.pairs.lines.tolist()}
-    spelled = {_spelled(text) for text in data.lines.name.tolist()}
+    taken = {spelled(text) for text in data.lines.name.tolist()}
     wide = _npz(folder / "expression" / "gdsc_expression_z_6163.npz")
     at = {key: row for row, key in enumerate(wide["name_key"])}
     more = listed[
         (listed.in_expression == "True") & (listed.line != "") & ~listed.line.isin(known)
-        & ~listed.name_key.isin(spelled) & listed.name_key.isin(at)
+        & ~listed.name_key.isin(taken) & listed.name_key.isin(at)
     ]  # fmt: skip
     screens = [read_table(folder / "gdsc" / f"{screen}.parquet") for screen in ("gdsc1", "gdsc2")]
     names = np.array(
@@ -147,6 +151,7 @@ def read_more_lines(folder: Path, data: DrugData, learned: NDArray[np.bool_]) ->
     keys = more.name_key.to_numpy()[enough]
     tables = {name: np.full((len(keys), table.shape[1]), np.nan) for name, table in data.tables.items()}
     tables["wide"] = wide["z_times_1024"][:, ~_measured(folder)][[at[key] for key in keys]] / 1024.0
+    tables["targets"] = tables["wide"][:, targets(data.genes)]
     tables["mutations_wide"] = _mutations(folder, keys.tolist())
     keep = np.concatenate([np.ones(n, bool), enough])
     return MoreLines(names[n:][enough], tables, grid[n:][enough], values[keep])
@@ -156,11 +161,11 @@ def _same_drugs(folder: Path, data: DrugData) -> dict[str, str]:
     """Return name in the screens -> name in TGSA's table, by InChIKey, else by spelling."""
     listed = _tsv(folder / "gdsc" / "drugs.tsv")
     by_key = dict(zip(data.drugs.inchikey, data.pairs.drugs.tolist(), strict=True))
-    by_name = {_spelled(name): name for name in data.pairs.drugs.tolist()}
+    by_name = {spelled(name): name for name in data.pairs.drugs.tolist()}
     found = {}
     for name, key in zip(listed.drug, listed.inchikey, strict=True):
         ours = by_key.get(key) if key else None
-        ours = ours or by_name.get(_spelled(name))
+        ours = ours or by_name.get(spelled(name))
         if ours:
             found[name] = ours
     return found
@@ -208,7 +213,8 @@ def _one_hot(column: pd.Series) -> Floats:
     return (values[:, None] == kinds[None, :]).astype(np.float64)
 
 
-def _spelled(name: str) -> str:
+def spelled(name: str) -> str:
+    """Return a name in capitals without anything but letters and digits: names that agree so are one."""
     return "".join(letter for letter in name.upper() if letter.isascii() and letter.isalnum())
 
 

@@ -36,14 +36,17 @@ def draw_figures(result: Annotation, rows: np.ndarray, points: np.ndarray, folde
             "umap_probability.png": probability_figure(result.probability[rows], points),
             **drawn,
         }
-    paths = []
+    for name, figure in drawn.items():
+        save(figure, folder / name)
+    return [folder / name for name in drawn]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, the same bytes for the same figure."""
     with warnings.catch_warnings():
         # The shipped font lacks some scripts (Chinese, Arabic): a box in a figure is no reason to alarm a user.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        for name, figure in drawn.items():
-            paths.append(folder / name)
-            figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
-    return paths
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def label_figure(labels: np.ndarray, points: np.ndarray, names: list[str]) -> Figure:
@@ -54,7 +57,7 @@ def label_figure(labels: np.ndarray, points: np.ndarray, names: list[str]) -> Fi
     present = set(labels.tolist())
     shown = [name for name in names if name in present]
     for name in shown[:SHOWN]:
-        axes.scatter([], [], s=28, color=colours[name], label=_short(name), linewidths=0)
+        axes.scatter([], [], s=28, color=colours[name], label=short(name), linewidths=0)
     if len(shown) > SHOWN:
         axes.scatter([], [], s=0, label=f"and {len(shown) - SHOWN} more")
     _legend(axes)
@@ -88,13 +91,13 @@ def composition_figure(result: Annotation) -> Figure:
     for name, colour in list(zip(names, colours, strict=True))[:SHOWN]:
         share = np.array([dict(counts).get(name, 0) / max(n, 1) for _, n, counts in table])
         axes.barh(
-            range(len(table)), share, left=left, height=thick, color=colour, label=_short(name), edgecolor="white",
+            range(len(table)), share, left=left, height=thick, color=colour, label=short(name), edgecolor="white",
             linewidth=0.4,
         )  # fmt: skip
         left += share
     if len(names) > SHOWN:
         axes.barh(0, 0, color="none", label=f"and {len(names) - SHOWN} more")
-    axes.set_yticks(range(len(table)), [_short(f"{sample or '(missing)'} ({n:,})") for sample, n, _ in table])
+    axes.set_yticks(range(len(table)), [short(f"{sample or '(missing)'} ({n:,})") for sample, n, _ in table])
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel("share of cells")
@@ -126,7 +129,7 @@ def _size(count: int) -> float:
     return float(np.clip(24_000 / max(count, 1), 1.5, 26))
 
 
-def _short(text: str, limit: int = 44) -> str:
+def short(text: str, limit: int = 44) -> str:
     """Return text for a figure: one line, shortened, and with ``$`` as a plain sign (no mathematics)."""
     line = " ".join(text.split())
     line = line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -43,10 +43,10 @@ def render(result: Annotation, title: str, rows: np.ndarray, points: np.ndarray,
     """
     colours = dict(zip(*_label_colours(result), strict=True))
     agreement = agreement_of(result)
-    return _template().render(
+    return template("report.html").render(
         title=title,
-        css=Markup(_part("report.css")),
-        js=Markup(_part("report.js")),
+        css=Markup(part("report.css")),
+        js=Markup(part("report.js")),
         data=Markup(embedded_json(map_data(result, rows, points))),
         has_map=len(rows) > 0,
         drawn=len(rows),
@@ -133,15 +133,17 @@ def _confusion(agreement: Agreement) -> dict[str, Any]:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Return a page of ``templates/``; everything that is put into it is escaped."""
     environment = Environment(
         loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["whole"] = lambda value: f"{100 * value:.0f} %"
     environment.filters["thousands"] = lambda value: f"{value:,}"
-    return environment.from_string(_part("report.html"))
+    return environment.from_string(part(name))
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """Return the text of a file of ``templates/``."""
     return (files("cellingua.report") / "templates" / name).read_text(encoding="utf-8")

@@ -218,7 +218,9 @@ def test_stopped_and_resumed_is_an_unbroken_run(
     # What the validation found plays no part before the end, which this run does not see.
     scored = langcell.validate
     monkeypatch.setattr(
-        langcell, "validate", lambda *_: Validation(1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, {}, {}, {}, {})
+        langcell,
+        "validate",
+        lambda *_: Validation(1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, {}, {}, {}, {}),
     )
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, folder / "data", tmp_path, folder / "tower")

@@ -24,6 +24,7 @@ from cellingua.models.model import LangCellModel
 from cellingua.recipes import validate as module
 from cellingua.recipes.validate import AGREEMENTS, STRENGTHS, UNMARKED, WEIGHTS, Validation, validate
 from cellingua.words.candidates import from_labels, whole_ontology
+from cellingua.words.ontology import load_ontology
 
 FILES = {"one": 21, "two": 22}
 
@@ -134,18 +135,24 @@ def test_one_that_says_the_same_of_all_is_not_asked(model: LangCellModel, cells:
 def test_handicaps_are_fitted_within_bounds_and_used_where_the_user_named_none(
     model: LangCellModel, found: Validation
 ) -> None:
-    for handicap in (found.words_only, found.unprofiled):
+    for handicap in (found.words_only, found.unprofiled, found.wider_term):
         assert -module.MOST_HANDICAP <= handicap <= 0
     # A term of markers without a profile; one of words alone; a planted one.
-    some = next(str(term) for term in whole_ontology().term_ids if term not in small_world.TYPES)
+    assert model.decoder is not None
+    wider = model.decoder.wider
+    assert {"CL:0000000", *load_ontology("CL").ancestors(small_world.TYPES[0])} <= wider
+    assert not wider & {*small_world.TYPES}
+    some = next(str(t) for t in whole_ontology().term_ids if t not in small_world.TYPES and t not in wider)
     chosen = replace(model, calibration=found.calibration(), supported=model.supported | {some})
     wide = chosen.prepare(whole_ontology())
     place = {term: row for row, term in enumerate(wide.term_ids)}
     prior = {term: float(wide.prior[row]) for term, row in place.items()}
-    other = next(str(term) for term in place if term not in small_world.TYPES and term != some)
+    other = next(str(term) for term in place if term not in {*small_world.TYPES, *wider, some})
     assert prior[some] == pytest.approx(found.unprofiled)
     assert prior[other] == pytest.approx(found.words_only + found.unprofiled)
     assert {prior[term] for term in small_world.TYPES} == {0.0}
+    above = found.words_only + found.unprofiled + found.wider_term  # a class of planted types, itself not planted
+    assert {round(prior[term], 4) for term in wider if term in prior} == {round(above, 4)}
     assert wide.decoded_weight == found.ontology_decoded
     named = chosen.prepare(from_labels([some, other, "CL:0000236"]))
     assert not named.prior.any()
@@ -154,12 +161,13 @@ def test_handicaps_are_fitted_within_bounds_and_used_where_the_user_named_none(
 
 def test_what_is_stored() -> None:
     by = {"f": {"1": 0.9}}
-    found = Validation(1.0, 30.0, 3.0, 2.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, by, by, by, {"f": 5})
+    found = Validation(1.0, 30.0, 3.0, 2.0, 20.0, 10.0, 0.5, 0.7, -1.0, -2.0, -3.0, by, by, by, {"f": 5})
     assert found.calibration() == {
         "temperature": 0.5,
         "ontology_temperature": 0.7,
         "words_only": -1.0,
         "unprofiled": -2.0,
+        "wider_term": -3.0,
         "agreement": 30.0,
         "unmarked": 3.0,
         "ontology_markers": 2.0,

@@ -28,6 +28,7 @@ from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import ModelError
 from cellingua.measures.rank_correlation import telling_genes, unit_ranks, unit_rows
 from cellingua.models.storage import quantise
+from cellingua.words.ontology import load_ontology
 
 Floats = NDArray[np.float32]
 EACH_WAY = 60  # genes by which either of a pair is higher
@@ -150,6 +151,12 @@ class ExpressionDecoder:
     def _columns(self) -> NDArray[np.int64]:
         row_of = {gene: row for row, gene in enumerate(load_vocabulary().ensembl_ids.tolist())}
         return np.array([row_of.get(gene, -1) for gene in self.genes])
+
+    @cached_property
+    def wider(self) -> frozenset[str]:
+        """Terms of which it knows a kind."""
+        ontology = load_ontology("CL")
+        return frozenset().union(*(ontology.ancestors(term) for term in self.terms if term in ontology))
 
     def prepare(self, vectors: Floats, term_ids: Sequence[str | None]) -> Decoded:
         """Return candidates, vectors float32 (K, joint) and their terms, as they are compared with cells."""

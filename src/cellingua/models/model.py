@@ -51,9 +51,10 @@ class LangCellModel:
         Terms with a stored vector, and those vectors, float32 (n, joint), unit length.
     calibration
         ``temperature`` divides the logits (default 1), ``ontology_temperature`` where the user named no candidates;
-        ``words_only`` is the handicap of terms known from words alone, ``unprofiled`` that of terms of which it saw
-        neither a profile nor cells; ``unmarked`` is what a user's candidate without markers gets instead of a marker
-        score; ``threshold`` is the least probability of an answer.
+        there ``words_only`` is the handicap of terms known from words alone, ``unprofiled`` that of terms of which it
+        saw neither a profile nor cells, ``wider_term`` that of terms of which it saw a kind, and ``ontology_markers``
+        what marker scores are multiplied by. ``unmarked`` is what a user's candidate without markers gets instead of
+        a marker score; ``threshold`` is the least probability of an answer.
     load_text
         Fills the module's text side and returns the tokeniser; called once, when a text is first encoded.
     evidence
@@ -280,8 +281,9 @@ class LangCellModel:
             handicap = float(self.calibration.get("words_only", 0.0))
             prior[[term not in self.supported for term in ids]] = handicap
             if self.decoder is not None:
-                unprofiled = float(self.calibration.get("unprofiled", 0.0))
+                unprofiled, wider = (float(self.calibration.get(key, 0.0)) for key in ("unprofiled", "wider_term"))
                 prior += np.array([0.0 if term in self.decoder.terms else unprofiled for term in ids], np.float32)
+                prior += np.array([wider if term in self.decoder.wider else 0.0 for term in ids], np.float32)
             temperature = float(self.calibration.get("ontology_temperature", temperature))
         weight = float(self.calibration.get("decoded" if user else "ontology_decoded", 0.0))
         agreement, unmarked = (float(self.calibration.get(k, 0.0)) if user else 0.0 for k in ("agreement", "unmarked"))

@@ -142,7 +142,8 @@ def _validation(checked: Validation | None) -> str:
         f"{held['temperature']:.3f}; for the whole ontology "
         f"markers times {checked.ontology_markers:g}, decoder {checked.ontology_decoded:g}, temperature "
         f"{held['ontology_temperature']:.3f}, {held['words_only']:.2f} for terms known from words alone, and "
-        f"{checked.unprofiled:.2f} more for terms of which neither a profile nor cells were seen."
+        f"{checked.unprofiled:.2f} more for terms of which neither a profile nor cells were seen, and "
+        f"{checked.wider_term:.2f} for terms of which a kind was seen."
         + ("" if checked.match is None else "\n\n" + _matching(checked.match))
     )
 

@@ -157,12 +157,12 @@ class RecipeConfig:
     held_out
         Files of the corpus on which the second channel's strength and the temperatures are chosen, by a model that
         has not seen them; the model that is saved is trained on everything. Empty: no validation.
-    marker_strength, agreement, unmarked, ontology_markers, decoded, ontology_decoded, unprofiled
+    marker_strength, agreement, unmarked, ontology_markers, decoded, ontology_decoded, unprofiled, wider_term
         What the second and the third channel count where no file is held out to fit it on: a marker score of 1; a
         cell's agreement with the decoder; what a user's candidate without markers gets; what marker scores are
         multiplied by in the whole ontology; the decoder's arbitration among a user's candidates and in the whole
         ontology; and what is added, in the whole ontology, to the logit of a term of which neither a profile nor cells
-        were seen.
+        were seen, and of one of which a kind was.
     fit_channels
         Whether the first three of these are fitted on the held-out files, where there are some. These may all be of
         few tissues, and what counts for others is better said here.
@@ -209,6 +209,7 @@ class RecipeConfig:
     decoded: float = 40.0
     ontology_decoded: float = 10.0
     unprofiled: float = -6.0
+    wider_term: float = -4.0
     fit_channels: bool = True
     generic_terms: tuple[str, ...] = ()
     wider: WiderConfig = field(default_factory=WiderConfig)

@@ -61,8 +61,9 @@ class Validation:
     ontology_temperature, words_only
         For the whole ontology: the temperature, and what is added to the logit of a term that the model knows from
         words alone.
-    unprofiled
-        The same for a term of which the model saw neither a profile nor cells.
+    unprofiled, wider_term
+        The same for a term of which the model saw neither a profile nor cells, and for one of which it saw a kind: a
+        narrower answer says more, and wider ones were targets, too.
     accuracy
         file -> strength of the markers -> accuracy with the file's labels as candidates, all else as chosen.
     by_agreement, by_decoder
@@ -85,6 +86,7 @@ class Validation:
     ontology_temperature: float
     words_only: float
     unprofiled: float
+    wider_term: float
     accuracy: dict[str, dict[str, float]]
     by_agreement: dict[str, dict[str, float]]
     by_decoder: dict[str, dict[str, float]]
@@ -99,6 +101,7 @@ class Validation:
             "ontology_temperature": self.ontology_temperature,
             "words_only": self.words_only,
             "unprofiled": self.unprofiled,
+            "wider_term": self.wider_term,
             "agreement": self.agreement,
             "unmarked": self.unmarked,
             "ontology_markers": self.ontology_markers,
@@ -178,9 +181,10 @@ def validate(model: LangCellModel, cells: CellSet, channels: tuple[float, float,
     ).x
     assert model.decoder is not None  # the recipe made it
     every = whole_ontology().term_ids
-    seen = np.array([[term in model.supported, term in model.decoder.terms] for term in every])
+    decoder = model.decoder
+    held_back = np.array([[t not in model.supported, t not in decoder.terms, t in decoder.wider] for t in every])
     factors = tuple(s / strength for s in STRENGTHS if s) if strength else (1.0,)
-    (factor, ontology_decoded), (wide, words_only, unprofiled) = _fit_widely(held, strength, factors, ~seen)
+    (factor, ontology_decoded), (wide, words_only, unprofiled, wider) = _fit_widely(held, strength, factors, held_back)
     checked = Validation(
         strength,
         agreement,
@@ -192,6 +196,7 @@ def validate(model: LangCellModel, cells: CellSet, channels: tuple[float, float,
         float(np.exp(wide)),
         words_only,
         unprofiled,
+        wider,
         {part.file: {f"{s:g}": accuracy(part, s, agreement, decoded) for s in STRENGTHS} for part in held},
         {part.file: {f"{a:g}": accuracy(part, strength, a, decoded) for a in AGREEMENTS} for part in held},
         {part.file: {f"{w:g}": accuracy(part, strength, agreement, w) for w in WEIGHTS} for part in held},
@@ -207,21 +212,21 @@ def validate(model: LangCellModel, cells: CellSet, channels: tuple[float, float,
 
 
 def _fit_widely(
-    held: list[_Held], strength: float, factors: Sequence[float], lacking: NDArray[np.bool_]
-) -> tuple[tuple[float, float], tuple[float, float, float]]:
-    """Return what markers are multiplied by and the decoder's weight; log temperature, and both handicaps.
+    held: list[_Held], strength: float, factors: Sequence[float], held_back: NDArray[np.bool_]
+) -> tuple[tuple[float, float], tuple[float, ...]]:
+    """Return what markers are multiplied by and the decoder's weight; log temperature, and the handicaps.
 
-    The factor first, without the decoder, then the weight. `lacking`, bool (terms, 2), tells the terms known from
-    words alone, and those without a profile or cells.
+    The factor first, without the decoder, then the weight. `held_back`, bool (terms, 3), tells the terms known from
+    words alone, those without a profile or cells, and those of which a kind has one.
     """
 
-    def loss(factor: float, weight: float) -> tuple[float, tuple[float, float, float]]:
+    def loss(factor: float, weight: float) -> tuple[float, tuple[float, ...]]:
         logits = []
         for part in held:
             plain = part.wide_similarity + np.float32(strength * factor) * part.wide_evidence
             added = part.wide_decoded.arbitration(part.counts, plain) if weight else np.zeros_like(plain)
             logits.append((_logits((plain, added), weight), part.right))
-        return _fit_handicaps(logits, lacking)
+        return _fit_handicaps(logits, held_back)
 
     factor = min(factors, key=lambda each: loss(each, 0.0)[0])
     by_weight = {weight: loss(factor, weight) for weight in WEIGHTS}
@@ -230,22 +235,22 @@ def _fit_widely(
 
 
 def _fit_handicaps(
-    logits: list[tuple[NDArray[np.float32], NDArray[np.bool_]]], lacking: NDArray[np.bool_]
-) -> tuple[float, tuple[float, float, float]]:
-    """Return the least loss; and log temperature, and both handicaps, that give it."""
+    logits: list[tuple[NDArray[np.float32], NDArray[np.bool_]]], held_back: NDArray[np.bool_]
+) -> tuple[float, tuple[float, ...]]:
+    """Return the least loss; and log temperature, and the handicaps, that give it."""
 
     def loss(x: NDArray[np.floating]) -> float:
-        prior = (lacking * np.clip(x[1:], -MOST_HANDICAP, 0.0)).sum(axis=1).astype(np.float32)
+        prior = (held_back * np.clip(x[1:], -MOST_HANDICAP, 0.0)).sum(axis=1).astype(np.float32)
         return float(np.mean([_wide_loss(each + prior, right, np.exp(x[0])) for each, right in logits]))
 
     found = minimize(
         loss,
-        x0=np.array([1.0, -1.0, -1.0]),
+        x0=np.array([1.0, *(-1.0 for _ in held_back[0])]),
         method="Nelder-Mead",
-        options={"xatol": 0.05, "fatol": 1e-3, "maxiter": 90},  # type: ignore[call-overload, unused-ignore]
+        options={"xatol": 0.05, "fatol": 1e-3, "maxiter": 120},  # type: ignore[call-overload, unused-ignore]
     )
-    words_only, unprofiled = (float(x) for x in np.clip(found.x[1:], -MOST_HANDICAP, 0.0))
-    return float(found.fun), (float(found.x[0]), words_only, unprofiled)
+    handicaps = (float(x) for x in np.clip(found.x[1:], -MOST_HANDICAP, 0.0))
+    return float(found.fun), (float(found.x[0]), *handicaps)
 
 
 def _rows(cells: CellSet, file: str, most: int) -> CellSet:

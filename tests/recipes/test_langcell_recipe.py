@@ -132,14 +132,17 @@ def test_held_out_files_choose_the_calibration(done: Path) -> None:
         "ontology_temperature",
         "words_only",
         "unprofiled",
+        "wider_term",
+        "agreement",
+        "unmarked",
+        "ontology_markers",
         "decoded",
         "ontology_decoded",
         "threshold",
         "match",
     }
     assert model.calibration["temperature"] != 1.0
-    assert -6 <= model.calibration["words_only"] <= 0
-    assert -6 <= model.calibration["unprofiled"] <= 0
+    assert all(-6 <= model.calibration[key] <= 0 for key in ("words_only", "unprofiled", "wider_term"))
     assert {model.calibration["decoded"], model.calibration["ontology_decoded"]} <= set(WEIGHTS)
     card = (done / "tiny" / "card.md").read_text(encoding="utf-8")
     assert f"temperature {model.calibration['temperature']:.3f}" in card

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_world
-from folders import everything
+from folders import everything, refused
 
 from cellingua.cli.main import main
 
@@ -126,17 +126,6 @@ SPOILT: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-def told_on_refusal(call: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """Assert that a call exits with 2 and leaves everything as it was; return what it said."""
-    before = everything(folder)
-    assert main(call) == 2
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    assert "unexpected" not in shown
-    assert everything(folder) == before
-    return shown
-
-
 @pytest.mark.parametrize("kind", SPOILT)
 @pytest.mark.parametrize("verb", ["annotate", "embed", "texts", "doctor"])
 def test_a_spoilt_input_exits_2_and_leaves_nothing(
@@ -149,7 +138,7 @@ def test_a_spoilt_input_exits_2_and_leaves_nothing(
 ) -> None:
     spoil, says = SPOILT[kind]
     source = spoil(good)
-    shown = told_on_refusal(verbs[verb](source, tmp_path / "out" / "result"), tmp_path, capsys)
+    shown = refused(verbs[verb](source, tmp_path / "out" / "result"), tmp_path, capsys)
     assert says in shown
     assert source.name in shown
 
@@ -195,7 +184,7 @@ def test_a_bad_output_exits_2_and_leaves_everything_as_it_was(
 ) -> None:
     make, more, says = OUTPUTS[kind]
     out = make(tmp_path / "note.h5ad")
-    assert says in told_on_refusal([*verbs[verb](good, out), *more], tmp_path, capsys)
+    assert says in refused([*verbs[verb](good, out), *more], tmp_path, capsys)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")

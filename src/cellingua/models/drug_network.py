@@ -11,7 +11,7 @@ Nothing of what is not learned from enters scaling, levels or batch normalisatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cellingua.baselines.additive import effects
 from cellingua.core.errors import ConfigError, InputError
 from cellingua.molecules.graph import MoleculeGraphs
-from cellingua.nn.fusion import FusionConfig, FusionNetwork, GraphTensors
+from cellingua.nn.fusion import FusionConfig, FusionNetwork, FusionSizes, GraphTensors
 from cellingua.training.optimise import OptimiseConfig, make_optimiser, rate_at
 
 Floats = NDArray[np.float64]
@@ -31,8 +31,8 @@ SCALINGS = ("together", "each", "none")
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """How the network is built and trained; chosen on validation pairs.
+class NetworkConfig(FusionSizes):
+    """How the network is built (see `FusionSizes`) and trained; chosen on validation pairs.
 
     Parameters
     ----------
@@ -52,8 +52,6 @@ class NetworkConfig:
     scaling
         Of what stands for a line: ``each`` number by its own deviation; all ``together`` by one, which keeps leading
         components larger than the others; or ``none``.
-    molecule, hidden, joint, meet, last, dropout, cell_dropout
-        As in `nn.fusion.FusionConfig`.
     """
 
     level: str = "drug"
@@ -67,13 +65,6 @@ class NetworkConfig:
     equal_drugs: float = 0.0
     drop_own: float = 0.0
     scaling: str = "together"
-    molecule: int = 64
-    hidden: int = 256
-    joint: int = 96
-    meet: int = 48
-    last: int = 32
-    dropout: float = 0.2
-    cell_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -211,12 +202,9 @@ class DrugNetwork:
         self._line_number, self._drug_number = _numbers(lines, len(grid)), _numbers(drugs, grid.shape[1])
         torch.manual_seed(self.seed)
         c = self.config
-        self.module = self.build(
-            FusionConfig(
-                cells.shape[1], len(drugs) if c.own_drugs else 0, len(lines) if c.own_lines else 0,
-                graphs.atoms.shape[1], c.molecule, c.hidden, c.joint, c.meet, c.last, c.dropout, c.cell_dropout,
-            )
-        )  # fmt: skip
+        sizes = {field.name: getattr(c, field.name) for field in fields(FusionSizes)}
+        own_drugs, own_lines = len(drugs) if c.own_drugs else 0, len(lines) if c.own_lines else 0
+        self.module = self.build(FusionConfig(cells.shape[1], own_drugs, own_lines, graphs.atoms.shape[1], **sizes))
         target = (grid - self.level.table()) / self.level.unit
         self._train(target[np.ix_(lines, drugs)], self.scaling(cells[lines]), tensors(_taken(graphs, drugs)), watch)
         return self

@@ -20,18 +20,12 @@ from cellingua.core.errors import ConfigError
 from cellingua.nn.molecule import MoleculeEncoder
 
 
-@dataclass(frozen=True)
-class FusionConfig:
-    """Sizes of the network.
+@dataclass(frozen=True, kw_only=True)
+class FusionSizes:
+    """Widths and dropouts that are a choice.
 
     Parameters
     ----------
-    cell
-        Numbers that stand for a line.
-    drugs, lines
-        Drugs and lines with numbers of their own; 0 for none.
-    atoms
-        Of an atom's features.
     molecule
         Width of a graph layer; there are three.
     hidden, joint, meet, last
@@ -42,10 +36,6 @@ class FusionConfig:
         Of the numbers that stand for a line.
     """
 
-    cell: int
-    drugs: int = 0
-    lines: int = 0
-    atoms: int = 77
     molecule: int = 64
     hidden: int = 256
     joint: int = 96
@@ -53,6 +43,26 @@ class FusionConfig:
     last: int = 32
     dropout: float = 0.2
     cell_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class FusionConfig(FusionSizes):
+    """Sizes of the network: those of the data, beside those that are a choice.
+
+    Parameters
+    ----------
+    cell
+        Numbers that stand for a line.
+    drugs, lines
+        Drugs and lines with numbers of their own; 0 for none.
+    atoms
+        Of an atom's features.
+    """
+
+    cell: int
+    drugs: int = 0
+    lines: int = 0
+    atoms: int = 77
 
     def __post_init__(self) -> None:
         if min(self.cell, self.atoms, self.molecule, self.hidden, self.joint, self.meet, self.last) < 1:

@@ -21,7 +21,7 @@ from cellingua.core.errors import GeneError, InputError, ModelError
 from cellingua.models.drug_bundle import REQUIRED, load_drug_model
 from cellingua.models.drug_expression import GeneScale, Platform, Samples, in_genes, mixture_quantiles
 from cellingua.models.drug_factors import fit_factors, with_own
-from cellingua.models.drug_model import FEW, STRANGE, DrugAnswer, DrugModel
+from cellingua.models.drug_model import FEW, STRANGE, UNLIKE, DrugAnswer, DrugModel
 from cellingua.models.shelf import list_models, load_any
 from cellingua.recipes.drug_mini import fit
 from cellingua.recipes.drug_platform import second_platform
@@ -39,7 +39,7 @@ def changed(samples: Samples, **what: object) -> Samples:
 
 def same(a: DrugAnswer, b: DrugAnswer, rows: slice | list[int] = slice(None)) -> None:
     """Assert that all numbers of `a` are those of the rows of `b`."""
-    for name in ("value", "sd", "low", "high", "percentile", "distance", "coverage"):
+    for name in ("value", "sd", "low", "high", "percentile", "distance", "times", "coverage"):
         assert np.allclose(getattr(a, name), getattr(b, name)[rows], rtol=0, atol=1e-7), name
     assert a.warnings == [b.warnings[row] for row in np.arange(len(b.samples))[rows]]
 
@@ -143,6 +143,8 @@ def test_what_is_unlike_the_lines_is_warned_of_and_lines_are_not() -> None:
     said = model.predict(strange)
     assert all(STRANGE in told for told in said.warnings)
     assert said.distance.min() > np.median(lines.distance)
+    assert said.times.min() > 1
+    assert np.array_equal(lines.times >= 1, lines.distance >= UNLIKE)
 
 
 def test_another_platform_is_told_and_brought_to_the_same_answer() -> None:

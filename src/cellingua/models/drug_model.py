@@ -82,6 +82,8 @@ class DrugAnswer:
         (D,): what the mean of the drug says of every sample.
     distance
         (m,): percentile of how far a sample is from the training lines; 100 = farther than all that were left out.
+    times
+        (m,): how far it is, in distances at which the warning begins; tells samples apart whose percentile is 100.
     coverage
         (m,): share of the model's genes that the sample has.
     warnings
@@ -98,6 +100,7 @@ class DrugAnswer:
     percentile: Floats
     drug_mean: Floats
     distance: Floats
+    times: Floats
     coverage: Floats
     warnings: list[list[str]]
 
@@ -301,13 +304,15 @@ class DrugModel:
         rest = np.where(seen.there, (seen.z - factors @ loadings.T) ** 2 / noise, 0.0)
         return np.asarray(rest.sum(axis=1) / np.maximum(seen.there.sum(axis=1), 1))
 
-    def distance(self, seen: Standardised, factors: Floats) -> Floats:
-        """Return `far` as a percentile of lines that were left out, on each sample's own platform, (m,)."""
-        far, out = self.far(seen, factors), np.zeros(len(seen.z))
+    def distance(self, seen: Standardised, factors: Floats) -> tuple[Floats, Floats]:
+        """Return `far` as a percentile of lines left out and over that of `UNLIKE` of them, on the own platform, (m,)."""
+        far = self.far(seen, factors)
+        out, times = np.zeros(len(far)), np.zeros(len(far))
         for number, hundredths in enumerate(self.left_out.distances):
             mine = seen.platform == number
             out[mine] = percentiles(far[mine], hundredths)
-        return out
+            times[mine] = far[mine] / hundredths[round(UNLIKE)]
+        return out, times
 
     def _absent(self, seen: Standardised) -> Floats:
         """Return the variance (m, D) that absent genes add: what they leave open about the factors."""
@@ -342,7 +347,7 @@ class DrugModel:
         else:
             quantiles, means = self.left_out.quantiles[columns], mean[columns]
         places = [percentiles(value[:, at], quantiles[at]) for at in range(len(drugs))]
-        distance = self.distance(seen, factors)
+        distance, times = self.distance(seen, factors)
         coverage = seen.there.mean(axis=1)
         return DrugAnswer(
             samples=list(samples.names),
@@ -355,6 +360,7 @@ class DrugModel:
             percentile=np.stack(places, axis=1) if places else np.zeros(value.shape),
             drug_mean=means,
             distance=distance,
+            times=times,
             coverage=coverage,
             warnings=_warnings(samples, coverage, distance),
         )

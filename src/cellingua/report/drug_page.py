@@ -122,6 +122,7 @@ def _columns(result: DrugResult) -> list[dict[str, Any]]:
             "name": name,
             "cells": None if result.set.cells is None else int(result.set.cells[sample]),
             "distance": float(result.answer.distance[sample]),
+            "times": float(result.answer.times[sample]),
             "far": STRANGE in result.answer.warnings[sample],
             "warned": bool(result.warnings(sample)),
         }
@@ -140,6 +141,7 @@ def _sample(result: DrugResult, sample: int) -> dict[str, Any]:
         "cells": None if result.set.cells is None else int(result.set.cells[sample]),
         "coverage": float(result.answer.coverage[sample]),
         "distance": float(result.answer.distance[sample]),
+        "times": float(result.answer.times[sample]),
         "general": float(result.general[sample]),
         "warnings": result.warnings(sample),
         "told": int((result.told_apart()[sample] != 0).sum()),

@@ -87,7 +87,7 @@ def _sample(result: DrugResult, sample: int, top: int) -> list[str]:
     head = printable(result.samples[sample])
     cells = "" if result.set.cells is None else f"{result.set.cells[sample]:,} cells, "
     lines = [f"{head}  ({cells}{answer.coverage[sample]:.0%} of the model's genes, further from the training lines "
-             f"than {answer.distance[sample]:.0f} % of them, {answer.times[sample]:.1f}x as far as the warning)"]  # fmt: skip
+             f"than {answer.distance[sample]:.0f} % of them, {answer.times[sample]:.1f}x the warning's)"]  # fmt: skip
     for warning in result.warnings(sample):
         lines += _wrapped(f"! {warning}", "  ")
     order = result.order(sample)[:top]

@@ -305,7 +305,7 @@ class DrugModel:
         return np.asarray(rest.sum(axis=1) / np.maximum(seen.there.sum(axis=1), 1))
 
     def distance(self, seen: Standardised, factors: Floats) -> tuple[Floats, Floats]:
-        """Return `far`, by each sample's platform, as a percentile of lines left out and over that of `UNLIKE`, (m,)."""
+        """Return `far`, on each sample's platform, as a percentile of lines left out and over that of `UNLIKE`."""
         far = self.far(seen, factors)
         out, times = np.zeros(len(far)), np.zeros(len(far))
         for number, hundredths in enumerate(self.left_out.distances):

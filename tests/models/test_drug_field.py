@@ -7,7 +7,7 @@ import pytest
 
 from cellingua.core.errors import InputError
 from cellingua.models.drug_field import Band, FieldConfig, ResponseField, complete
-from cellingua.models.drug_fill import conditional, fill
+from cellingua.models.drug_fill import _conditional, conditional, fill
 from cellingua.models.drug_ridge import fit_components
 from cellingua.models.drug_views import LineKernel, View
 
@@ -92,6 +92,33 @@ def test_conditional_is_that_of_the_joint_gaussian() -> None:
     nothing, wide = conditional(np.full(5, np.nan), mean, covariance)
     assert (nothing == mean).all()
     assert np.allclose(wide**2, np.diag(covariance))
+
+
+@pytest.mark.parametrize("holes", [0.1, 0.5, 0.9])
+def test_filling_many_rows_is_filling_each(holes: float) -> None:
+    """Few holes go by the precision and many by the covariance: both are the plain formula of one row."""
+    rng = np.random.default_rng(4)
+    root = rng.normal(size=(12, 12))
+    covariance, mean = root @ root.T + np.eye(12), rng.normal(size=(30, 12))
+    known = rng.normal(size=mean.shape)
+    there = rng.random(known.shape) >= holes
+    there[0], there[1] = True, False
+    values, spare = _conditional(known, there, mean, covariance)
+    total = np.zeros(12)
+    for row in range(30):
+        one, sd = conditional(np.where(there[row], known[row], np.nan), mean[row], covariance)
+        assert np.allclose(values[row], one, rtol=0, atol=1e-9)
+        total += sd**2
+    assert np.allclose(np.diag(spare), total, rtol=0, atol=1e-8)
+
+
+def test_a_drug_of_one_value_is_filled_with_it() -> None:
+    rng = np.random.default_rng(1)
+    grid = np.where(rng.random((40, 6)) < 0.2, np.nan, rng.normal(size=(40, 6)))
+    grid[:, 2] = np.where(np.isnan(grid[:, 2]), np.nan, 3.0)
+    found = fill(grid)
+    assert np.allclose(found.values[:, 2], 3.0, atol=1e-2)
+    assert np.isfinite(found.values).all()
 
 
 def test_holes_are_filled_from_the_rest_of_the_row() -> None:

@@ -151,9 +151,9 @@ class GeneScale:
         values = in_genes(samples, self.symbols, self.ensembl_ids)
         z, there = np.zeros(values.shape), np.isfinite(values)
         platform = np.zeros(len(values), dtype=np.int64)
-        patterns, which = np.unique(there, axis=0, return_inverse=True)
+        patterns, which = same_rows(there)
         for number, pattern in enumerate(patterns):
-            rows, genes = np.flatnonzero(which.reshape(-1) == number), np.flatnonzero(pattern)
+            rows, genes = np.flatnonzero(which == number), np.flatnonzero(pattern)
             if not len(genes):
                 continue
             shares = rank_shares(values[np.ix_(rows, genes)])
@@ -170,6 +170,13 @@ class GeneScale:
         if len(self.platforms) == 1:
             return np.zeros(len(shares), dtype=np.int64)
         return np.asarray(np.argmax([seen.likelihood(shares, genes) for seen in self.platforms], axis=0), np.int64)
+
+
+def same_rows(there: Mask) -> tuple[Mask, NDArray[np.int64]]:
+    """Return the distinct rows of a mask (k, G), and which of them each row is (m,)."""
+    packed = np.packbits(there, axis=1)  # an eighth to sort
+    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    return there[first], which.reshape(-1)
 
 
 def rank_shares(values: Floats) -> Floats:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellingua.core.errors import InputError
 
 Floats = NDArray[np.float64]
+LEAST = 1e-6  # variance of a drug, in units of the spread of its values
 
 
 @dataclass(frozen=True)
@@ -133,23 +134,33 @@ def _smoother(kernel: Floats, strength: float) -> Floats:
 
 def _covariance(rest: Floats, spare: Floats, shrink: float) -> Floats:
     found = (rest.T @ rest + spare) / len(rest)
-    return (1 - shrink) * found + shrink * np.diag(np.diag(found))
+    own = np.diag(found)
+    # A drug whose values are all one (a dose that no line survived) would leave nothing to be inverted.
+    return (1 - shrink) * found + np.diag(shrink * own + np.where(own > LEAST, 0.0, LEAST))
 
 
 def _conditional(
     known: Floats, there: NDArray[np.bool_], expected: Floats, covariance: Floats
 ) -> tuple[Floats, Floats]:
-    """Return each row with its holes at their conditional mean, and the summed covariance that is left in them."""
+    """Return each row with its holes at their conditional mean, and the summed covariance that is left in them.
+
+    Each row is what `conditional` says of it. Few holes are solved for by the precision, whose part of the holes is the
+    inverse of the covariance that is left in them; many holes by the covariance of what was seen.
+    """
     values, spare = np.where(there, known, 0.0), np.zeros(covariance.shape)
+    precision = np.linalg.inv(covariance)
     for row in range(len(values)):
         seen, hole = np.flatnonzero(there[row]), np.flatnonzero(~there[row])
         if not len(hole):
             continue
-        if not len(seen):
-            values[row], spare = expected[row], spare + covariance
-            continue
-        across = covariance[np.ix_(seen, hole)]
-        weights = np.linalg.solve(covariance[np.ix_(seen, seen)], across)
-        values[row, hole] = expected[row, hole] + (known[row, seen] - expected[row, seen]) @ weights
-        spare[np.ix_(hole, hole)] += covariance[np.ix_(hole, hole)] - across.T @ weights
+        rest = known[row, seen] - expected[row, seen]
+        if len(hole) <= len(seen):
+            left = np.linalg.inv(precision[np.ix_(hole, hole)])
+            change = -left @ (precision[np.ix_(hole, seen)] @ rest)
+        else:
+            across = covariance[np.ix_(seen, hole)]
+            weights = np.linalg.solve(covariance[np.ix_(seen, seen)], across)
+            left, change = covariance[np.ix_(hole, hole)] - across.T @ weights, rest @ weights
+        values[row, hole] = expected[row, hole] + change
+        spare[np.ix_(hole, hole)] += left
     return values, spare

@@ -19,7 +19,7 @@ from torch import nn
 
 from cellingua.calibration.ranges import Ranges
 from cellingua.core.errors import GeneError, InputError
-from cellingua.models.drug_expression import GeneScale, Samples, Standardised
+from cellingua.models.drug_expression import GeneScale, Samples, Standardised, same_rows
 from cellingua.nn.response import ResponseNetwork
 
 if TYPE_CHECKING:
@@ -321,11 +321,11 @@ class DrugModel:
         slope = (network.length[:, None] * network.linear).numpy()
         least = np.linalg.inv(network.precision(torch.ones(len(self.scale), dtype=torch.bool)).numpy())
         out = np.zeros((len(seen.z), slope.shape[1]))
-        patterns, which = np.unique(seen.there, axis=0, return_inverse=True)
+        patterns, which = same_rows(seen.there)
         for number, pattern in enumerate(patterns):
             if not pattern.all():
                 open_ = np.linalg.inv(network.precision(torch.from_numpy(pattern)).numpy()) - least
-                out[which.reshape(-1) == number] = np.maximum(np.einsum("kd,kl,ld->d", slope, open_, slope), 0.0)
+                out[which == number] = np.maximum(np.einsum("kd,kl,ld->d", slope, open_, slope), 0.0)
         return out
 
     def _answer(

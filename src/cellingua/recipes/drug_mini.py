@@ -20,7 +20,7 @@ from cellingua.calibration.ranges import LEVELS, Ranges
 from cellingua.core.errors import InputError
 from cellingua.core.progress import Progress, Silent
 from cellingua.models.drug_bundle import as_stored
-from cellingua.models.drug_expression import GeneScale, Platform, Samples, in_genes, normal_scores
+from cellingua.models.drug_expression import GeneScale, Platform, Samples, in_genes, normal_scores, same_rows
 from cellingua.models.drug_factors import fit_factors, with_own
 from cellingua.models.drug_field import Band, FieldConfig, ResponseField
 from cellingua.models.drug_model import DrugInfo, DrugModel, LeftOut
@@ -307,9 +307,9 @@ def fit_scale(expression: Samples) -> GeneScale:
     symbols, ids = symbols[first], ids[first]
     values = in_genes(expression, symbols, ids)
     scores = np.full(values.shape, np.nan)
-    patterns, which = np.unique(np.isfinite(values), axis=0, return_inverse=True)
+    patterns, which = same_rows(np.isfinite(values))
     for number, pattern in enumerate(patterns):
-        lines = np.flatnonzero(which.reshape(-1) == number)
+        lines = np.flatnonzero(which == number)
         if pattern.any():
             scores[np.ix_(lines, np.flatnonzero(pattern))] = normal_scores(
                 values[np.ix_(lines, np.flatnonzero(pattern))]

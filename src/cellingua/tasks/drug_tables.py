@@ -60,7 +60,9 @@ class TableNotes:
         said = [f"{self.samples:,} samples and {self.genes:,} known genes were read."]
         if self.left_out:
             names = ", ".join(self.left_out[:3]) + (", ..." if len(self.left_out) > 3 else "")
-            said.append(f"{len(self.left_out):,} columns are no known human gene and were left out ({names}).")
+            said.append(
+                f"{len(self.left_out):,} columns are none of the known genes (protein-coding and microRNA) and were left out ({names})."
+            )
         if self.filled:
             said.append(
                 f"{len(self.filled):,} columns are equal to each other in every sample ({', '.join(self.filled[:3])}, "

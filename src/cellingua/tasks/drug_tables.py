@@ -61,7 +61,8 @@ class TableNotes:
         if self.left_out:
             names = ", ".join(self.left_out[:3]) + (", ..." if len(self.left_out) > 3 else "")
             said.append(
-                f"{len(self.left_out):,} columns are none of the known genes (protein-coding and microRNA) and were left out ({names})."
+                f"{len(self.left_out):,} columns are none of the known genes (protein-coding and microRNA) and were "
+                f"left out ({names})."
             )
         if self.filled:
             said.append(

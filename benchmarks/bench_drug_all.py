@@ -193,6 +193,9 @@ def pre_training(question: Question, runs: Path) -> dict[str, dict[str, Any]]:
     for left, right in (
         ("cellm_mini", "cellm_random"),
         ("langcell_mini", "langcell_random"),
+        ("cellm_tuned", "cellm_mini"),
+        ("cellm_tuned", "cellm_scratch"),
+        ("cellm_lora", "cellm_mini"),
         ("expression+cellm_mini", "expression"),
         ("cellm_mini", "expression"),
         ("langcell_mini", "expression"),

@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.drug_arms [--runs DIR] [--minutes M] [--only TEXT]`` trains what is not there yet, the most
 telling arms first, and can be stopped and started at any time. An arm's key is the SHA-256 of its settings, its
-encoder, its seed and its question (the split's own hash); a file holds the answers in float32, and ``arms.json`` the
-key and the SHA-256 of each file, by which `benchmarks.bench_drug_all` knows them again. Settings were chosen on
-validation pairs; arms learn from training and validation pairs, those named ``train`` from training pairs alone and
-answer the validation pairs, which is where ranges are learned from.
+encoder (with the hash of its model), its seed and its question (the hash of the split); a file holds the answers in
+float32, and ``arms.json`` the key and the SHA-256 of each file, by which `benchmarks.bench_drug_all` knows them again.
+Settings were chosen on validation pairs; arms learn from training and validation pairs, those named ``train`` from
+training pairs alone and answer the validation pairs, which is where ranges are learned from.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +32,24 @@ from cellingua.core.progress import Console, Progress
 from cellingua.core.runtime import set_threads
 from cellingua.models.cellm import CellLMModel
 from cellingua.models.drug_network import DrugNetwork, NetworkConfig
-from cellingua.models.shelf import load_any
+from cellingua.models.shelf import find_model, load_any
 from cellingua.molecules.graph import graphs
 from cellingua.recipes.drug_network import AS_RELEASED, SETTINGS, expression_of
 from cellingua.recipes.drug_states import line_states, token_states, untrained
 from cellingua.recipes.drug_tables import Question, questions
+from cellingua.recipes.drug_tuned import TowerTuning, tuned_states
 
 Floats = NDArray[np.float64]
 STORED = Path(__file__).resolve().parent / "arms" / "drug"
 LIST = "arms.json"
 ENCODERS = ("expression", "cellm_mini", "cellm_random", "langcell_mini", "langcell_random", "expression+cellm_mini")
-SEEDS = (0, 1, 2)
+#: Towers tuned on the lines that are learned from: all weights, LoRA's corrections, and all weights from random ones.
+TUNED = {
+    "cellm_tuned": TowerTuning(passes=15),
+    "cellm_lora": TowerTuning(passes=15, rate=3e-3, rank=8),
+    "cellm_scratch": TowerTuning(passes=15),
+}
+SEEDS = (0, 1, 2, 3, 4)
 #: Raised when code that an answer depends on changes.
 VERSION = 1
 
@@ -91,6 +99,10 @@ class Arm:
     def key(self, question: Question) -> str:
         """Return what tells it from every other arm."""
         told = {"arm": asdict(self), "config": asdict(self.config), "split": question.digest, "version": VERSION}
+        if self.encoder != "expression":
+            told["encoder"] = encoder_digest(self.encoder)
+        if self.encoder in TUNED:
+            told["tuning"] = asdict(TUNED[self.encoder])
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -99,6 +111,9 @@ def arms() -> Iterator[Arm]:
     lines, pairs, drugs = "tgsa/unseen_lines", "tgsa/random_pairs", "tgsa/unseen_drugs"
     for seed in SEEDS:
         for encoder in ENCODERS:
+            yield Arm(lines, "network", encoder, seed)
+    for seed in SEEDS[:3]:
+        for encoder in TUNED:
             yield Arm(lines, "network", encoder, seed)
     for question in (pairs, drugs):
         for encoder in ("expression", "cellm_mini"):
@@ -115,6 +130,19 @@ def arms() -> Iterator[Arm]:
     for seed in SEEDS[1:]:
         for question in (pairs, drugs):
             yield Arm(question, "network", "expression", seed)
+
+
+@lru_cache(maxsize=8)
+def encoder_digest(encoder: str) -> str:
+    """Return the SHA-256 of what states of lines follow from: genes, sizes and, where they are trained, weights."""
+    held = []
+    for one in encoder.split("+"):
+        if one != "expression":
+            kind, trained = one.split("_")
+            drawn = trained in ("random", "scratch")
+            names = ("config.json", "genes.tsv.gz", *(() if drawn else ("weights.safetensors",)))
+            held += [sha256_file(find_model(f"{kind}_mini") / name) for name in names]
+    return hashlib.sha256("".join(held).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -134,7 +162,8 @@ def encoded(question: Question, encoder: str, learned: NDArray[np.bool_], cache:
 
 
 def _states(question: Question, encoder: str, cache: Path, *, tokens: bool = False) -> Floats:
-    path = cache / f"{question.table}-{encoder}{'-tokens' if tokens else ''}.safetensors"
+    name = f"{question.table}-{encoder}{'-tokens' if tokens else ''}-{encoder_digest(encoder)[:8]}.safetensors"
+    path = cache / name
     if not path.is_file():
         kind, trained = encoder.split("_")
         model = load_any(f"{kind}_mini")
@@ -148,6 +177,16 @@ def _states(question: Question, encoder: str, cache: Path, *, tokens: bool = Fal
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"states": made.astype(np.float32)}, path)
     return load_file(path)["states"].astype(np.float64)
+
+
+def tuned(question: Question, arm: Arm, grid: Floats) -> Floats:
+    """Return what stands for the lines (L, F) after the tower was tuned on what `grid` holds."""
+    model: Any = load_any("cellm_mini")
+    if arm.encoder == "cellm_scratch":
+        model = untrained(model, arm.seed)
+    assert isinstance(model, CellLMModel)
+    tables = question.data
+    return tuned_states(model, tables.tables["wide"], tables.genes, grid, TUNED[arm.encoder], arm.seed)
 
 
 def _same_size(states: Floats, learned: NDArray[np.bool_]) -> Floats:
@@ -169,7 +208,7 @@ def train(arm: Arm, question: Question, cache: Path) -> Floats:
         genes, width = model.config.performer.genes, model.config.performer.width
         network = DrugNetwork(arm.config, arm.seed, builder(genes, cells.shape[1] // (width + 1), width))
     else:
-        cells = encoded(question, arm.encoder, learned, cache)
+        cells = tuned(question, arm, grid) if arm.encoder in TUNED else encoded(question, arm.encoder, learned, cache)
         build = {"build": DeepCDRStyle} if arm.method == "deepcdr" else {}
         network = DrugNetwork(arm.config, arm.seed, **build)  # type: ignore[arg-type]
     said = network.fit(grid, cells, molecules).predict(cells, molecules)

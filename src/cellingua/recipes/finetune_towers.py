@@ -93,7 +93,7 @@ class LinearOnTower(Trained):
             self.tower.requires_grad_(True)
             self.projection.requires_grad_(True)
         else:
-            self.tower, self.projection = _with_lora(self.tower, rank), _with_lora(self.projection, rank)
+            self.tower, self.projection = with_lora(self.tower, rank), with_lora(self.projection, rank)
 
     def rows_logits(self, rows: NDArray[np.int64]) -> Tensor:
         """Return (rows, classes)."""
@@ -116,7 +116,7 @@ class LinearOnTower(Trained):
         return _with_towers(model, cell_tower=tower, cell_projection=projection), self.head, None
 
 
-def _with_lora(module: nn.Module, rank: int) -> Any:
+def with_lora(module: nn.Module, rank: int) -> Any:
     """Return `module` with low-rank corrections beside all of its linear layers; the layers themselves are frozen."""
     try:
         from peft import LoraConfig

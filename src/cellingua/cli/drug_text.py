@@ -86,8 +86,10 @@ def _sample(result: DrugResult, sample: int, top: int) -> list[str]:
     answer = result.answer
     head = printable(result.samples[sample])
     cells = "" if result.set.cells is None else f"{result.set.cells[sample]:,} cells, "
-    lines = [f"{head}  ({cells}{answer.coverage[sample]:.0%} of the model's genes, further from the training lines "
-             f"than {answer.distance[sample]:.0f} % of them, {answer.times[sample]:.1f}x the warning's)"]  # fmt: skip
+    far = f"distance {answer.distance[sample]:.0f} of 100"
+    if answer.times[sample] >= 1:
+        far += f", {answer.times[sample]:.1f}x the limit"
+    lines = [f"{head}  ({cells}{answer.coverage[sample]:.0%} of the model's genes, {far})"]
     for warning in result.warnings(sample):
         lines += _wrapped(f"! {warning}", "  ")
     order = result.order(sample)[:top]

@@ -169,13 +169,17 @@ def matrix(
 
 
 def picture(result: Figures, question: str, path: Path) -> None:
-    """Draw macro-F1 of every method on every set, with its interval, as a PNG or SVG."""
+    """Draw macro-F1 of every method on every set, with its interval, as a PNG or SVG.
+
+    Sets that the model was trained on are left out, unless there are no others.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    names, methods, _ = matrix(result, question, lambda run: run["macro_f1"])
+    every, methods, _ = matrix(result, question, lambda run: run["macro_f1"])
+    names = [name for name in every if not result["sets"][name]["in_training"]] or every
     by = {(run["set"], run["method"]): run for run in result["runs"] if run["question"] == question}
-    drawn = Figure(figsize=(8.0, 0.9 + 0.24 * len(names) * (len(methods) + 1)), layout="constrained")
+    drawn = Figure(figsize=(8.0, 1.3 + 0.16 * len(names) * (len(methods) + 1)), layout="constrained")
     axes = drawn.add_subplot()
     step = 1.0 / (len(methods) + 1)
     for place, method in enumerate(methods):
@@ -193,10 +197,10 @@ def picture(result: Figures, question: str, path: Path) -> None:
         for name in names
     ]
     axes.set_yticks([row + 0.5 - step for row in range(len(names))], titles)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - step, -step)
     axes.set_xlim(0, 1)
     axes.set_xlabel(f"macro-F1, {asked(question)}; seeds from {FIRST_SEED}")
-    axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    drawn.legend(fontsize="small", loc="outside upper center", ncols=3, frameon=False)
     kind = path.suffix.removeprefix(".") or "png"
     with rc_context({"svg.hashsalt": "cellingua"}), atomic_path(path) as partial:  # the same figures, the same bytes
         drawn.savefig(partial, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -14,6 +14,8 @@ from scipy.sparse import csr_matrix
 from cellingua import tl
 from cellingua.core.errors import GeneError, InputError
 from cellingua.models.drug_expression import Samples
+from cellingua.molecules.response import responses
+from cellingua.recipes.drug_mini import MiniConfig, fit
 from cellingua.tasks.drug_answer import known_drugs
 from cellingua.tasks.drug_rank import KEY, SAMPLE_KEY, drug_predict, drug_rank, sample_path
 from cellingua.tasks.drug_result import DOSE, ORDERS, fold, um
@@ -27,6 +29,18 @@ def ranked(**settings: object) -> pd.DataFrame:
 
 def by_pair(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_index(["sample", "drug"])[COLUMNS].sort_index()
+
+
+def test_a_drug_to_which_all_lines_respond_alike_ranks_in_the_middle() -> None:
+    """As where no dose of a screen killed any line; not first for everybody."""
+    rows, small = slice(0, 48), MiniConfig(factors=8, waves=16, folds=3)
+    table = drug_world.measured(rows)
+    table.loc[table["drug"] == "Erlotinib", "ln_ic50"] = 2.5
+    model = fit(drug_world.samples(rows), responses(table)[0], config=small)
+    found = drug_rank(drug_world.expression(slice(48, 54)), model=model).to_frame()
+    alike = found[found["drug"] == "Erlotinib"]
+    assert np.allclose(alike["ln_ic50"], 2.5, atol=1e-2)
+    assert np.allclose(alike["percentile"], 50, atol=1)
 
 
 def test_the_model_finds_what_was_planted() -> None:

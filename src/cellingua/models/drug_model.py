@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 LEAST_GENES, FEW_GENES = 50, 0.5
 #: Percentile of distance above which a sample is unlike the lines, and raw counts below which it is shallow.
 UNLIKE, SHALLOW = 99.0, 1000.0
+#: Responses nearer than this, in ln(IC50 / µM), are the same.
+SAME = 1e-3
 FEW, STRANGE, THIN = "few genes", "unlike a cancer line", "few counts"
 #: Samples that go through the network at once.
 BLOCK = 256
@@ -346,7 +348,7 @@ class DrugModel:
             means = np.full(len(drugs), mean.mean())
         else:
             quantiles, means = self.left_out.quantiles[columns], mean[columns]
-        places = [percentiles(value[:, at], quantiles[at]) for at in range(len(drugs))]
+        places = [percentiles(value[:, at], quantiles[at], SAME) for at in range(len(drugs))]
         distance, times = self.distance(seen, factors)
         coverage = seen.there.mean(axis=1)
         return DrugAnswer(
@@ -366,10 +368,16 @@ class DrugModel:
         )
 
 
-def percentiles(values: Floats, quantiles: Floats) -> Floats:
-    """Return where values (m,) stand among quantiles (Q,) at equally spaced shares, 0 to 100."""
+def percentiles(values: Floats, quantiles: Floats, alike: float = 0.0) -> Floats:
+    """Return where values (m,) stand among quantiles (Q,) at equally spaced shares, 0 to 100.
+
+    Quantiles nearer than `alike` count as equal to a value, which then stands in their middle: where all lines respond
+    alike, every sample is at 50, and rounding decides nothing.
+    """
     rising = np.maximum.accumulate(quantiles) + np.arange(len(quantiles)) * 1e-12
-    return np.asarray(np.interp(values, rising, np.linspace(0.0, 100.0, len(quantiles))))
+    shares = np.linspace(0.0, 100.0, len(quantiles))
+    below, above = np.interp(values - alike, rising, shares), np.interp(values + alike, rising, shares)
+    return np.asarray((below + above) / 2)
 
 
 def _warnings(samples: Samples, coverage: Floats, distance: Floats) -> list[list[str]]:

@@ -112,4 +112,4 @@ def test_what_was_tried_has_its_measures() -> None:
     for settings in tried().values():
         for measures in settings.values():
             assert -1 <= float(measures["pearson"]) <= 1
-            assert float(measures["rmse"]) > 0
+            assert measures["rmse"] == "–" or float(measures["rmse"]) > 0  # where none was written down

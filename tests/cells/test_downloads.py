@@ -12,7 +12,7 @@ import pytest
 import response_cells
 from anndata import AnnData
 from awkward_files import write_10x_folder, write_10x_h5
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from response_cells import write_table, write_text
 
@@ -244,6 +244,7 @@ def test_one_cell_under_two_spellings_is_refused(tmp_path: Path) -> None:
         open_downloads(tmp_path / "files", tmp_path / "t.csv")
 
 
+@example(genes_in_rows=True, corner=False, quotes=False, packed=False, separator=",", n=1)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     genes_in_rows=st.booleans(),

@@ -87,7 +87,7 @@ def layout_of(path: Path, barcodes: Set[str]) -> Layout | None:
         lines = [line for _, line in zip(range(PROBE + 1), handle, strict=False) if line.strip()]
     if len(lines) < 2:
         return None
-    separator = separator_of(lines[0])
+    separator = separator_of(lines[1])  # the header may be one name, without any
     head, rows = fields_of(lines[0], separator), [fields_of(line, separator) for line in lines[1:]]
     width = len(rows[0])
     text_columns = next((place for place, field in enumerate(rows[0]) if place and _is_number(field)), width)

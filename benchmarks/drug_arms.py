@@ -45,9 +45,9 @@ LIST = "arms.json"
 ENCODERS = ("expression", "cellm_mini", "cellm_random", "langcell_mini", "langcell_random", "expression+cellm_mini")
 #: Towers tuned on the lines that are learned from: all weights, LoRA's corrections, and all weights from random ones.
 TUNED = {
-    "cellm_tuned": TowerTuning(passes=15),
-    "cellm_lora": TowerTuning(passes=15, rate=3e-3, rank=8),
-    "cellm_scratch": TowerTuning(passes=15),
+    "cellm_tuned": TowerTuning(),
+    "cellm_lora": TowerTuning(rate=3e-3, rank=8),
+    "cellm_scratch": TowerTuning(),
 }
 SEEDS = (0, 1, 2, 3, 4)
 #: Raised when code that an answer depends on changes.

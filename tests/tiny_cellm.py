@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from cellingua.cells.binned import BinConfig
 from cellingua.cells.counts import CountBlock
 from cellingua.cells.genes import load_vocabulary
-from cellingua.models.cellm import CellLMConfig, CellLMModule
+from cellingua.models.cellm import CellLMConfig, CellLMModel, CellLMModule
 from cellingua.models.cellm_bundle import CellLMParts, numbered_genes
 from cellingua.models.convert_cellm import COUNTER, their_name
 from cellingua.nn.performer import PerformerConfig
@@ -42,6 +42,12 @@ def parts(attention: str = "favor", rows: np.ndarray | None = None) -> CellLMPar
     vocabulary, rows = load_vocabulary(), vocabulary_rows() if rows is None else rows[:GENES]
     genes = numbered_genes(vocabulary.ensembl_ids[rows], vocabulary.symbols[rows])
     return CellLMParts("tiny_cellm", "random weights", module(attention), genes, "# Tiny\n")
+
+
+def model(attention: str = "favor", rows: np.ndarray | None = None) -> CellLMModel:
+    """Return the model of that folder."""
+    held = parts(attention, rows)
+    return CellLMModel(held.name, "0" * 16, held.module.config, held.module, held.genes)
 
 
 def checkpoint(made: CellLMModule) -> dict[str, torch.Tensor]:

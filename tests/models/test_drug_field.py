@@ -7,7 +7,7 @@ import pytest
 
 from cellingua.core.errors import InputError
 from cellingua.models.drug_field import Band, FieldConfig, ResponseField, complete
-from cellingua.models.drug_fill import _conditional, conditional, fill
+from cellingua.models.drug_fill import conditional, conditional_rows, fill
 from cellingua.models.drug_ridge import fit_components
 from cellingua.models.drug_views import LineKernel, View
 
@@ -103,7 +103,7 @@ def test_filling_many_rows_is_filling_each(holes: float) -> None:
     known = rng.normal(size=mean.shape)
     there = rng.random(known.shape) >= holes
     there[0], there[1] = True, False
-    values, spare = _conditional(known, there, mean, covariance)
+    values, spare = conditional_rows(known, there, mean, covariance)
     total = np.zeros(12)
     for row in range(30):
         one, sd = conditional(np.where(there[row], known[row], np.nan), mean[row], covariance)

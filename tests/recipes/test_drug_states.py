@@ -24,8 +24,7 @@ from cellingua.recipes.drug_states import (
 
 @pytest.fixture(scope="module")
 def encoder() -> CellLMModel:
-    parts = tiny_cellm.parts("exact")
-    return CellLMModel(parts.name, "0" * 16, parts.module.config, parts.module, parts.genes)
+    return tiny_cellm.model("exact")
 
 
 @pytest.fixture

@@ -21,8 +21,7 @@ LINES, HELD = 40, slice(30, 40)
 
 @pytest.fixture(scope="module")
 def encoder() -> CellLMModel:
-    parts = tiny_cellm.parts("exact")
-    return CellLMModel(parts.name, "0" * 16, parts.module.config, parts.module, parts.genes)
+    return tiny_cellm.model("exact")
 
 
 @pytest.fixture(scope="module")

@@ -92,8 +92,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def _cellm(attention: str) -> CellLMModel:
-    parts = tiny_cellm.parts(attention, rows=small_world.rows_of_genes())
-    return CellLMModel(parts.name, "0" * 16, parts.module.config, parts.module, parts.genes)
+    return tiny_cellm.model(attention, rows=small_world.rows_of_genes())
 
 
 @cache

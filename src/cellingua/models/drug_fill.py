@@ -83,7 +83,7 @@ def fill(
     for _ in range(rounds):
         expected = _expected(values, given, smooth)
         covariance = _covariance(values - expected, spare, shrink)
-        values, spare = _conditional(known, there, expected, covariance)
+        values, spare = conditional_rows(known, there, expected, covariance)
     # An outer product gives the covariance its units back.
     return Filled(
         np.where(there, grid, centre + values * spread),
@@ -139,7 +139,7 @@ def _covariance(rest: Floats, spare: Floats, shrink: float) -> Floats:
     return (1 - shrink) * found + np.diag(shrink * own + np.where(own > LEAST, 0.0, LEAST))
 
 
-def _conditional(
+def conditional_rows(
     known: Floats, there: NDArray[np.bool_], expected: Floats, covariance: Floats
 ) -> tuple[Floats, Floats]:
     """Return each row with its holes at their conditional mean, and the summed covariance that is left in them.

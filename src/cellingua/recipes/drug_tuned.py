@@ -9,6 +9,7 @@ the tuned tower. ``rank`` keeps the weights and learns low-rank corrections besi
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ class TowerTuning:
         Of LoRA's corrections; None moves all weights.
     """
 
-    passes: int = 10
+    passes: int = 15
     lines: int = 32
     rate: float = 1e-3
     decay: float = 0.01
@@ -79,29 +80,39 @@ def tuned_states(
         tower.requires_grad_(True)
     else:
         tower = with_lora(tower, config.rank)
-    target, there = _centred(grid[learned])
     head = nn.Linear(2 * encoder.width, grid.shape[1])
-    module = nn.ModuleDict({"tower": tower, "head": head}).train()
-    steps = config.passes * -(-len(learned) // config.lines)
-    schedule = OptimiseConfig(config.rate, weight_decay=config.decay)
-    optimiser = make_optimiser(module.parameters(), schedule)
-    rng, step = np.random.default_rng(seed), 0
-    for _ in range(config.passes):
-        for rows in np.array_split(rng.permutation(len(learned)), -(-len(learned) // config.lines)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate_at(step, steps, schedule)
-            seen = tower(seeing.module.performer.batch(binned.take(rows)), together=False)
-            said = head(torch.cat([seen.cls, seen.mean], dim=1))
-            optimiser.zero_grad()
-            _loss(said, target[rows], there[rows]).backward()
-            nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
-            optimiser.step()
-            step += 1
+
+    def predicted(rows: NDArray[np.int64]) -> Tensor:
+        seen = tower(seeing.module.performer.batch(binned.take(rows)), together=False)
+        return head(torch.cat([seen.cls, seen.mean], dim=1))
+
+    _train(nn.ModuleDict({"tower": tower, "head": head}), predicted, *_centred(grid[learned]), config, seed)
     if config.rank is not None:
         tower = tower.merge_and_unload()
     whole = copy.deepcopy(encoder.module)
     whole.performer = tower.requires_grad_(False).eval()
     return line_states(values, genes, replace(encoder, module=whole))
+
+
+def _train(
+    module: nn.Module, predicted: Callable[[NDArray[np.int64]], Tensor], target: Tensor, there: Tensor,
+    config: TowerTuning, seed: int,
+) -> None:  # fmt: skip
+    """Move the weights of `module` until what is predicted of lines (n, D) is near the target where there is one."""
+    module.train()
+    parts = -(-len(target) // config.lines)
+    schedule = OptimiseConfig(config.rate, weight_decay=config.decay)
+    optimiser = make_optimiser(module.parameters(), schedule)
+    rng, step = np.random.default_rng(seed), 0
+    for _ in range(config.passes):
+        for rows in np.array_split(rng.permutation(len(target)), parts):
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(step, config.passes * parts, schedule)
+            optimiser.zero_grad()
+            ((predicted(rows) - target[rows]) ** 2)[there[rows]].mean().backward()
+            nn.utils.clip_grad_norm_(module.parameters(), schedule.clip)
+            optimiser.step()
+            step += 1
 
 
 def _centred(grid: Floats) -> tuple[Tensor, Tensor]:
@@ -111,7 +122,3 @@ def _centred(grid: Floats) -> tuple[Tensor, Tensor]:
     rest = np.where(there, grid - np.where(there, grid, 0.0).sum(axis=0) / count, 0.0)
     spread = np.sqrt((rest**2).sum() / there.sum())
     return torch.from_numpy((rest / max(spread, 1e-9)).astype(np.float32)), torch.from_numpy(there)
-
-
-def _loss(said: Tensor, target: Tensor, there: Tensor) -> Tensor:
-    return ((said - target) ** 2)[there].mean()

@@ -122,3 +122,15 @@ def test_the_decoder_takes_the_genes_that_differ_most_and_says_what_it_was_told(
     said = made.prepare(vectors[[ontology.ids.index(term) for term in terms]], terms)
     place = [columns.tolist().index(column) for column in said.columns.tolist()]
     np.testing.assert_allclose(said.levels, levels[:, place], atol=0.01)  # four terms in sixteen dimensions: all fit
+
+
+def test_a_term_is_taught_as_a_narrower_one_in_cells_and_profiles_alike() -> None:
+    held = material()
+    taught = held.narrowed({TERMS[2]: "CL:0002057"})
+    for before, after in ((held.cells, taught.cells), (held.profiles, taught.profiles)):
+        was = before.terms == TERMS[2]
+        assert was.any()
+        assert (after.terms[was] == "CL:0002057").all()
+        assert (after.terms[~was] == before.terms[~was]).all()
+    assert taught.markers is held.markers
+    assert taught.cells.counts is held.cells.counts

@@ -125,6 +125,13 @@ def test_the_model_loads_and_names_planted_types(done: Path) -> None:
         assert (found == sample.obs["truth"].to_numpy()).mean() > 0.8
 
 
+def test_a_term_taught_as_another_has_its_vector() -> None:
+    terms, vectors = ["CL:0000576", "CL:0000860", "CL:0002057"], np.eye(3, dtype=np.float32)
+    bank = words.WordBank(terms, [], np.zeros(0, np.int64), torch.zeros(0, 1), "none")
+    assert (bank.as_taught(vectors, {"CL:0000860": "CL:0002057"}) == vectors[[0, 2, 2]]).all()
+    assert (bank.as_taught(vectors, {}) == vectors).all()
+
+
 def test_held_out_files_choose_the_calibration(done: Path) -> None:
     model = load_model(done / "tiny")
     assert set(model.calibration) == {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cellingua.core.errors import ConfigError
+from cellingua.recipes.langcell import preset
 from cellingua.recipes.wider import Wider, WiderConfig, steps_up, with_wider
 from cellingua.words.ontology import load_ontology
 
@@ -62,3 +63,13 @@ def test_one_without_wider_terms_stays_and_a_seed_decides() -> None:
 def test_shares_that_are_none(share: float, decay: float) -> None:
     with pytest.raises(ConfigError):
         WiderConfig(share, decay)
+
+
+def test_what_a_term_is_taught_as_is_below_it_and_below_more_than_it_was() -> None:
+    ontology, taught = load_ontology("CL"), dict(preset("langcell_mini").narrower)
+    assert taught
+    for term, narrower in taught.items():
+        assert ontology.is_a(narrower, term)
+        assert ontology.in_human(narrower)
+        assert narrower not in taught  # one step is enough
+        assert ontology.ancestors(narrower) - {term} > ontology.ancestors(term)

@@ -17,9 +17,12 @@ from cellingua.cells.doctor import examine
 from cellingua.cells.reading import open_cells
 from cellingua.core.errors import InputError
 from cellingua.measures.calibration import covered, separation
+from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
+from cellingua.models.shelf import load_model
 from cellingua.recipes.answers import fit_answers, lineages_of, open_cases, predict
 from cellingua.tasks.annotate import annotate
+from cellingua.words.candidates import from_labels, whole_ontology
 from cellingua.words.ontology import load_ontology
 
 LABELS = small_world.LABELS
@@ -53,6 +56,24 @@ def fitted(small_model_folder: object) -> dict[str, object]:
 def model(small_model: LangCellModel, fitted: dict[str, object]) -> LangCellModel:
     """The world's model with what was fitted."""
     return replace(small_model, supported=frozenset(small_world.TYPES), calibration=small_model.calibration | fitted)
+
+
+def test_answers_are_fitted_on_the_logits_that_the_model_gives() -> None:
+    """All but what is fitted there: the temperatures and the handicap of words."""
+    bundled = load_model("langcell_mini")
+    assert isinstance(bundled, LangCellModel)
+    cells = cell_set(small_world.cells(30, seed=31), "one")
+    part = predict(bundled, cells, "one")
+    held = bundled.calibration
+    block = Rows(cells.counts, cells.totals)
+    embedding = bundled.encode_cells(bundled.tokenise(block))
+    for candidates, said, temperature, words in (
+        (from_labels(list(part.term_ids)), part.logits, held["temperature"], 0.0),
+        (whole_ontology(), part.wide_logits, held["ontology_temperature"], held["words_only"]),
+    ):
+        given = bundled.logits(block, embedding, bundled.prepare(candidates)) * temperature
+        unseen = np.array([term not in bundled.supported for term in candidates.term_ids])
+        np.testing.assert_allclose(said, given - words * unseen * (candidates.origin != "user"), atol=1e-3)
 
 
 def test_a_stated_rate_is_kept_and_lower_rates_give_wider_answers(model: LangCellModel) -> None:

@@ -24,6 +24,13 @@ def test_whole_ontology_leaves_out_other_species_and_says_so() -> None:
     assert "398" in candidates.reading[0]
 
 
+@pytest.mark.parametrize("duty", ["phagocyte", "mononuclear leukocyte", "progenitor cell"])
+def test_a_duty_is_no_candidate_of_ours_and_one_of_a_user(duty: str) -> None:
+    (term,) = [i for i in ONTOLOGY.ids if ONTOLOGY.name(i) == duty]
+    assert term not in whole_ontology().term_ids
+    assert from_labels([duty, "B cell"]).term_ids[0] == term
+
+
 def test_every_term_of_the_tissue_table_is_a_live_human_term() -> None:
     uberon = load_ontology("UBERON")
     table = tissue_table()

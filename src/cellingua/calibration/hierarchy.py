@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from cellingua.calibration.rollup import Hierarchy
-from cellingua.words.dictionary import UNINFORMATIVE
+from cellingua.words.dictionary import DUTIES, UNINFORMATIVE
 from cellingua.words.ontology import Ontology
 
 ROOT = "CL:0000000"
@@ -19,22 +19,19 @@ LINEAGES = frozenset({"CL:0000988", "CL:4033054"})  # hematopoietic cell, periva
 # No name for a cell of its own, and yet an answer where germ layers can't be told apart.
 STAGES = frozenset({"CL:0002321"})  # embryonic cell (metazoa)
 
+# Duties that are an answer all the same where the types added up share them: mononuclear phagocytes and leukocytes.
+KINDRED = frozenset({"CL:0000113", "CL:0000842"})
+
 # Fit to be chosen by a user, but no answer to "what is it?" when several types are added up: shape, potency, duty.
-TOO_WIDE = frozenset(
-    {
-        "CL:0000064",  # ciliated cell
-        "CL:0000075",  # columnar/cuboidal epithelial cell
-        "CL:0000076",  # squamous epithelial cell
-        "CL:0000095",  # neuron associated cell
-        "CL:0000145",  # professional antigen presenting cell
-        "CL:0000159",  # seromucus secreting cell
-        "CL:0000197",  # sensory receptor cell
-        "CL:0000234",  # phagocyte
-        "CL:0000518",  # phagocyte (sensu Vertebrata)
-        "CL:0011026",  # progenitor cell
-        "CL:4052002",  # syncytial cell
-    }
-)
+TOO_WIDE = (DUTIES - KINDRED) | {
+    "CL:0000064",  # ciliated cell
+    "CL:0000075",  # columnar/cuboidal epithelial cell
+    "CL:0000076",  # squamous epithelial cell
+    "CL:0000095",  # neuron associated cell
+    "CL:0000159",  # seromucus secreting cell
+    "CL:0000197",  # sensory receptor cell
+    "CL:4052002",  # syncytial cell
+}
 
 
 def says_nothing(term: str, ontology: Ontology) -> bool:

@@ -34,8 +34,10 @@ KEPT = (
     "unmarked",
     "decoded",
     "ontology_decoded",
+    "ontology_markers",
     "unprofiled",
-)  # what of a calibration is not fitted here
+    "wider_term",
+)  # what of a calibration is not fitted here, and what logits are made with
 SEED = 7
 WIDE_CELLS = 200  # of a set, over the whole ontology
 FALSE_ALARMS = 0.01  # share of cells of a candidate's type that the open-set score may call unknown

@@ -184,6 +184,7 @@ def fit(
     are trained, and the bag moves a little.
     """
     rng = np.random.default_rng([config.train.seed, 1])
+    material = material.narrowed(dict(config.narrower))
     simulator = make_simulator(material, config.simulate)
     rows = model_genes(material.profiles, config.least_profiles)
     medians = estimate_medians(material, simulator, rows, rng)
@@ -208,7 +209,7 @@ def fit(
     step = make_step(config, trained, draws[ALIGNED], ALIGNED, FeatureView(module))
     aligned = stages.pop(ALIGNED)
     train(trained, None, aligned, backward_of=step, folder=folder / ALIGNED, run=run_facts, progress=progress)
-    vectors = words.term_vectors(module)
+    vectors = words.as_taught(words.term_vectors(module), dict(config.narrower))
     closeness = {}
     if adapt:
         closeness = adapt_words(module, pieces, words, vectors, config.word_steps, progress, folder / "words")

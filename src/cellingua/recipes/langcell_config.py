@@ -168,6 +168,10 @@ class RecipeConfig:
         few tissues, and what counts for others is better said here.
     generic_terms
         Terms too wide to teach anything.
+    narrower
+        Term -> what a human cell of it is taught as: the ontology defines human "classical monocytes" below that term
+        and below "CD14-positive monocyte", of which neither is a kind of the other. A cell that learns one alone is
+        wrong wherever a data set says the other. Held-out files are asked for their own terms.
     wider
         Wider targets in the alignment; see `WiderConfig`.
     consensus
@@ -212,6 +216,7 @@ class RecipeConfig:
     wider_term: float = -4.0
     fit_channels: bool = True
     generic_terms: tuple[str, ...] = ()
+    narrower: tuple[tuple[str, str], ...] = ()
     wider: WiderConfig = field(default_factory=WiderConfig)
     consensus: str = ""
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)

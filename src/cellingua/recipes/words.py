@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,17 @@ class WordBank:
         sums = vectors.new_zeros((len(self.term_ids), vectors.shape[1]))
         sums.index_add_(0, torch.from_numpy(self.row), vectors)
         return np.asarray(nn.functional.normalize(sums, dim=-1).numpy())
+
+    def as_taught(self, vectors: NDArray[np.float32], narrower: Mapping[str, str]) -> NDArray[np.float32]:
+        """Return `vectors` (terms, joint) with that of each term of `narrower` replaced by the one it is taught as.
+
+        Its own is a target too seldom to lie where its cells lie.
+        """
+        row_of = {term: row for row, term in enumerate(self.term_ids)}
+        rows = np.arange(len(vectors))
+        for term, taught in narrower.items():
+            rows[row_of[term]] = row_of[taught]
+        return vectors[rows]
 
 
 @dataclass(frozen=True)

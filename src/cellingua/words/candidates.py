@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cellingua.core.errors import FileError, LabelError
 from cellingua.words.describing import describe_label, describe_term
-from cellingua.words.dictionary import UNINFORMATIVE
+from cellingua.words.dictionary import DUTIES, UNINFORMATIVE
 from cellingua.words.naming import ID, Naming, name_label
 from cellingua.words.ontology import load_ontology
 from cellingua.words.tissues import find_tissue, terms_of_tissue
@@ -51,10 +51,10 @@ class Candidates:
 def candidate_terms() -> list[str]:
     """Return the ids of all terms that a human cell can be named by.
 
-    Left out: terms of other species, and classes by a property alone, such as "cell" or "nucleate cell".
+    Left out: terms of other species, and classes by a property or a duty alone, such as "nucleate cell" or "phagocyte".
     """
     ontology = load_ontology("CL")
-    return [i for i in ontology.ids if ontology.in_human(i) and i not in UNINFORMATIVE]
+    return [i for i in ontology.ids if ontology.in_human(i) and i not in UNINFORMATIVE | DUTIES]
 
 
 def _of_terms(term_ids: Iterable[str], origin: str, reading: list[str]) -> Candidates:
@@ -71,7 +71,7 @@ def whole_ontology() -> Candidates:
     vague = len(ontology) - other - len(kept)
     line = (
         f"The whole Cell Ontology: {len(kept):,} of {len(ontology):,} live terms; left out are {other:,} of other "
-        f"species and {vague:,} that name a property and no type."
+        f"species and {vague:,} that name a property or a duty and no type."
     )
     return _of_terms(kept, "ontology", [line])
 

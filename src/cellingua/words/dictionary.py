@@ -98,6 +98,9 @@ UNINFORMATIVE = word_set(
     "CL:0002242 CL:0002321 CL:0009002 CL:0011115 CL:4029001"
 )
 
+# What a cell does, of several lineages: fit to be chosen by a user, but a cell of any of them has a better name.
+DUTIES = word_set("CL:0000113 CL:0000145 CL:0000234 CL:0000518 CL:0000842 CL:0011026")
+
 # Names that say so little that the tissue says more: "stem cells" of the gut.
 VAGUE = ("CL:0000034", "CL:0011026", "CL:0000723", "CL:0000696", "CL:0000423")
 # Lineages that a sub-clustering starts from; each with the kinds that people count to it, ontology or not.

@@ -22,7 +22,7 @@ from cellingua.measures.calibration import covered, expected_calibration_error
 from cellingua.models.evidence import MarkerEvidence
 from cellingua.models.model import LangCellModel
 from cellingua.models.shelf import load_model
-from cellingua.recipes.answers import Prediction, fit_answers, known_features, predict
+from cellingua.recipes.answers import KEPT, Prediction, fit_answers, known_features, predict
 from cellingua.words.ontology import Ontology, load_ontology
 
 EVALUATION = ("pbmc3k", "baron_donor1", "zheng_facs_sorted", "zheng68k_scanpy700")
@@ -38,7 +38,9 @@ class Judged:
     Attributes
     ----------
     covered
-        bool (n,): the answer is the truth or an ancestor of it.
+        bool (n,): the answer is the truth or an ancestor of it, or, in the whole ontology, a kind of it.
+    finer
+        bool (n,): the answer is a kind of the truth.
     status
         int8 (n,): see `cellingua.calibration.rollup`.
     depth
@@ -48,6 +50,7 @@ class Judged:
     """
 
     covered: NDArray[np.bool_]
+    finer: NDArray[np.bool_]
     status: NDArray[np.int8]
     depth: NDArray[np.float64]
     probability: NDArray[np.float32]
@@ -60,6 +63,7 @@ class Judged:
             "covered": round(float(self.covered.mean()), 4),
             "wrong": round(float((answered & ~self.covered).mean()), 4),
             "unknown": round(float((~answered).mean()), 4),
+            "finer than the label": round(float(self.finer.mean()), 4),
             "rolled up": round(float((self.status == ROLLED_UP).mean()), 4),
             "mean depth": round(float(np.nanmean(self.depth)), 2) if answered.any() else float("nan"),
         }
@@ -106,13 +110,16 @@ def from_command_line(description: str | None) -> Judgement:
 def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Prediction]:
     """Return what the left-out models say of the sets that they have not seen.
 
-    The strength of the marker evidence is that of the shipped model: one number, which was chosen over several sets.
+    What the channels count is as in the shipped model: a few numbers, which were chosen over several sets.
     """
-    strength = _evidence(load_model(SHIPPED)).strength
+    shipped = load_model(SHIPPED)
+    assert isinstance(shipped, LangCellModel)
+    strength, counted = _evidence(shipped).strength, {key: shipped.calibration[key] for key in KEPT}
     found = []
     for name in sets:
         model = load_left_out(name, data)
-        model = replace(model, evidence=replace(_evidence(model), strength=strength))
+        evidence = replace(_evidence(model), strength=strength)
+        model = replace(model, evidence=evidence, calibration=model.calibration | counted)
         cells = read_cell_file(data / "corpus" / f"{name}.h5ad")
         found.append(predict(model, cells_of(name, cells), name))
     return found
@@ -171,7 +178,9 @@ def judge(part: Prediction, fitted: Mapping[str, Any], rate: float, origin: str 
         "" if status == UNKNOWN else terms[wider] if wider >= 0 else term_ids[best]
         for status, wider, best in zip(found.status, found.ancestor, found.best, strict=True)
     ]
-    return Judged(covered(said, truth, ontology.is_a), found.status, _depths(said, ontology), found.probability)
+    wider, either = (covered(said, truth, ontology.is_a, finer=finer) for finer in (False, True))
+    right = either if origin == "ontology" else wider
+    return Judged(right, either & ~wider, found.status, _depths(said, ontology), found.probability)
 
 
 def probabilities(part: Prediction, fitted: Mapping[str, Any], origin: str = "user") -> NDArray[np.float32]:
@@ -191,7 +200,7 @@ def stated_and_right(part: Prediction, fitted: Mapping[str, Any]) -> tuple[NDArr
 
 def pooled(parts: Sequence[Judged]) -> Judged:
     """Return the answers of several sets as one."""
-    columns = ("covered", "status", "depth", "probability")
+    columns = ("covered", "finer", "status", "depth", "probability")
     return Judged(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 

@@ -69,11 +69,13 @@ def test_risk_is_a_loop_over_the_surest_cells_in_any_order(cells: list[tuple[flo
     assert again.area == pytest.approx(curve.area)
 
 
-def test_an_ancestor_covers_and_unknown_or_a_descendant_does_not() -> None:
+def test_an_ancestor_covers_unknown_does_not_and_a_descendant_where_asked() -> None:
     ontology = load_ontology("CL")
     t, cd4, b = "CL:0000084", "CL:0000624", "CL:0000236"
     found = covered([t, cd4, cd4, b, ""], [cd4, t, cd4, t, t], ontology.is_a)
     assert found.tolist() == [True, False, True, False, False]
+    finer = covered([t, cd4, cd4, b, ""], [cd4, t, cd4, t, t], ontology.is_a, finer=True)
+    assert finer.tolist() == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize("stated", [[1.2], [-0.1], [float("nan")]])

@@ -84,7 +84,12 @@ def expected_calibration_error(confidence: ArrayLike, right: ArrayLike, bins: in
 
 
 def covered(
-    answers: Sequence[str], truth: Sequence[str], is_a: Callable[[str, str], bool], unknown: str = ""
+    answers: Sequence[str],
+    truth: Sequence[str],
+    is_a: Callable[[str, str], bool],
+    unknown: str = "",
+    *,
+    finer: bool = False,
 ) -> NDArray[np.bool_]:
     """Return whether each answer covers the truth, bool (n,).
 
@@ -94,6 +99,8 @@ def covered(
         Term ids, n each; `unknown` stands for no answer, which covers nothing.
     is_a
         ``is_a(term, wider)``: whether `term` is `wider` or lies below it.
+    finer
+        Whether an answer below the truth covers it, too: where the answers may be finer than the truths were told.
     """
     if len(answers) != len(truth):
         raise InputError(f"There are {len(answers)} answers and {len(truth)} truths.", "one truth an answer")
@@ -101,7 +108,8 @@ def covered(
     found = np.zeros(len(answers), bool)
     for cell, pair in enumerate(zip(answers, truth, strict=True)):
         if pair not in held:
-            held[pair] = pair[0] != unknown and is_a(pair[1], pair[0])
+            said, true = pair
+            held[pair] = said != unknown and (is_a(true, said) or (finer and is_a(said, true)))
         found[cell] = held[pair]
     return found
 

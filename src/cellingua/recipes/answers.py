@@ -23,6 +23,7 @@ from cellingua.calibration.temperature import Labelled, fit_temperature
 from cellingua.calibration.unknown import OpenCase, fit_open_set, known_terms, open_features, surroundings
 from cellingua.cells.collections import CellSet
 from cellingua.cells.counts import CountBlock
+from cellingua.measures.calibration import covered
 from cellingua.models.model import LangCellModel
 from cellingua.words.candidates import Candidates, whole_ontology
 from cellingua.words.ontology import Ontology, load_ontology
@@ -173,7 +174,9 @@ def fit_answers(predictions: Sequence[Prediction]) -> dict[str, Any]:
         some = slice(0, None, max(1, len(part.truth) // WIDE_CELLS))
         probability = softmax(wide.apply(part.wide_logits[some], part.words_only))
         widely.append(
-            uncovered(probability, np.ones(len(probability), bool), part.wide_ids, part.truth[some], ontology)
+            uncovered(
+                probability, np.ones(len(probability), bool), part.wide_ids, part.truth[some], ontology, finer=True
+            )
         )
     answers = Answers(
         {"user": fit_error_rates(losses, FLOOR), "ontology": fit_error_rates(widely, FLOOR)},
@@ -195,10 +198,16 @@ def uncovered(
     truth: NDArray[np.str_],
     ontology: Ontology,
     grid: Sequence[float] = GRID,
+    *,
+    finer: bool = False,
 ) -> NDArray[np.bool_]:
-    """Return whether each cell is left uncovered at each threshold, bool (n, G)."""
+    """Return whether each cell is left uncovered at each threshold, bool (n, G).
+
+    With `finer` an answer below the truth covers it: in the whole ontology it may say more than the set's labels do. A
+    threshold that took this for a mistake would call every T cell "leukocyte", as some sets say no more than "T cell".
+    """
     types, code = np.unique(truth, return_inverse=True)
-    hierarchy, covers = _covering(tuple(term_ids), tuple(types.tolist()), ontology)
+    hierarchy, covers = _covering(tuple(term_ids), tuple(types.tolist()), ontology, finer)
     mass = hierarchy.mass(probability)
     found = np.empty((len(truth), len(grid)), bool)
     for column, threshold in enumerate(grid):
@@ -211,12 +220,12 @@ def uncovered(
 
 @lru_cache(maxsize=64)
 def _covering(
-    term_ids: tuple[str, ...], types: tuple[str, ...], ontology: Ontology
+    term_ids: tuple[str, ...], types: tuple[str, ...], ontology: Ontology, finer: bool
 ) -> tuple[Hierarchy, NDArray[np.bool_]]:
     """Return the hierarchy, and which of no answer, the candidates and its terms cover each type, bool (types, .)."""
     hierarchy, terms = hierarchy_of(term_ids, ontology)
     names = ("", *term_ids, *terms)
-    covers = [[name != "" and ontology.is_a(kind, name) for name in names] for kind in types]
+    covers = [covered(names, [kind] * len(names), ontology.is_a, finer=finer) for kind in types]
     return hierarchy, np.array(covers)
 
 

@@ -35,7 +35,7 @@ from cellingua.models.drug_network import DrugNetwork, NetworkConfig
 from cellingua.models.shelf import find_model, load_any
 from cellingua.molecules.graph import graphs
 from cellingua.recipes.drug_network import AS_RELEASED, SETTINGS, expression_of
-from cellingua.recipes.drug_states import line_states, token_states, untrained
+from cellingua.recipes.drug_states import TYPICAL, line_states, token_states, untrained
 from cellingua.recipes.drug_tables import Question, questions
 from cellingua.recipes.drug_tuned import TowerTuning, tuned_states
 
@@ -134,8 +134,8 @@ def arms() -> Iterator[Arm]:
 
 @lru_cache(maxsize=8)
 def encoder_digest(encoder: str) -> str:
-    """Return the SHA-256 of what states of lines follow from: genes, sizes and, where they are trained, weights."""
-    held = []
+    """Return the SHA-256 of what states of lines follow from: the scale, genes, sizes and, if trained, weights."""
+    held = [sha256_file(TYPICAL)]
     for one in encoder.split("+"):
         if one != "expression":
             kind, trained = one.split("_")

@@ -47,6 +47,12 @@ def test_values_ascend_and_any_number_of_them_spans_the_same() -> None:
     assert np.allclose(typical_values(101)[50], typical_values(1)[0])
 
 
+def test_the_scale_stays_when_a_model_is_trained_again() -> None:
+    """Median and ends of the gene medians of the langcell_mini d4bacae8, which the stored drug arms have seen."""
+    assert typical_values(1)[0] == pytest.approx(2.1216, abs=1e-4)
+    assert typical_values(18_040)[[0, -1]] == pytest.approx([0.00080453, 204.29])
+
+
 def test_only_the_order_of_a_lines_genes_counts(encoder: CellLMModel, profiles: tuple[np.ndarray, np.ndarray]) -> None:
     values, genes = profiles
     states = line_states(values, genes, encoder)

@@ -13,7 +13,7 @@ import torch
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import InputError
 from cellingua.models.cellm import CellLMModel
-from cellingua.recipes.drug_states import line_states
+from cellingua.recipes.drug_states import line_states, untrained
 from cellingua.recipes.drug_tuned import TowerTuning, tuned_states
 
 LINES, HELD = 40, slice(30, 40)
@@ -45,24 +45,35 @@ def test_without_a_pass_the_states_are_those_of_the_tower(
     assert np.allclose(found, line_states(values, genes, encoder), rtol=0, atol=1e-5)
 
 
-def test_tuning_parts_lines_that_respond_differently(encoder: CellLMModel, world: tuple[np.ndarray, ...]) -> None:
-    """Two kinds of lines with other genes high: the distance of their means over the spread inside a kind rises."""
+def test_after_tuning_a_line_of_weights_says_more_of_the_responses(encoder: CellLMModel) -> None:
+    """Two kinds of lines with other genes high: what linear regression on the states leaves open falls by half.
+
+    Of the lines learned from; the tower starts as it is drawn. Five seeds leave 0.12 and less of what was left before.
+    """
+    rng = np.random.default_rng(3)
+    kind, learned = np.where(rng.random(160) < 0.5, 1.0, -1.0), np.arange(160) < 120
+    values = rng.normal(size=(160, 60)) + 0.5 * kind[:, None] * np.where(np.arange(60) < 30, 1.0, -1.0)
+    grid = np.where(learned, 2 * kind, np.nan)[:, None].repeat(6, axis=1)
+    genes = load_vocabulary().ensembl_ids[tiny_cellm.vocabulary_rows()[:60]]
+    drawn, config = untrained(encoder), TowerTuning(passes=20, lines=20, rate=3e-3)
+
+    def left(states: np.ndarray) -> float:
+        table = np.column_stack([states, np.ones(len(states))])[learned]
+        return float(np.square(kind[learned] - table @ np.linalg.lstsq(table, kind[learned])[0]).mean())
+
+    found = tuned_states(drawn, values, genes, grid, config, 0)
+    assert left(found) < 0.5 * left(line_states(values, genes, drawn))
+
+
+def test_the_given_model_stays_and_a_seed_says_everything(
+    encoder: CellLMModel, world: tuple[np.ndarray, ...]
+) -> None:
     values, genes, grid = world
-    kind = np.arange(LINES) % 2 == 0
-    values = values + 0.3 * np.where(kind[:, None], 1.0, -1.0) * np.where(np.arange(60) < 30, 1.0, -1.0)
-    grid = np.where(np.isfinite(grid), np.where(kind, 2.0, -2.0)[:, None], np.nan)
     before = copy.deepcopy(encoder.module.state_dict())
-    frozen = line_states(values, genes, encoder)
-
-    def apart(states: np.ndarray) -> float:
-        between = states[kind].mean(axis=0) - states[~kind].mean(axis=0)
-        along = states @ between / np.linalg.norm(between)
-        return float(np.linalg.norm(between) / np.sqrt((along[kind].var() + along[~kind].var()) / 2))
-
-    config = TowerTuning(passes=10, lines=10, rate=1e-2)
-    found = tuned_states(encoder, values, genes, grid, config, 0)
-    assert apart(found) > 1.05 * apart(frozen)
+    config = TowerTuning(passes=3, lines=10, rate=1e-2)
+    frozen, found = line_states(values, genes, encoder), tuned_states(encoder, values, genes, grid, config, 0)
     assert np.array_equal(found, tuned_states(encoder, values, genes, grid, config, 0))
+    assert not np.allclose(found, frozen, rtol=0, atol=1e-3)
     corrected = tuned_states(encoder, values, genes, grid, replace(config, rank=4), 0)
     assert not np.allclose(corrected, frozen, rtol=0, atol=1e-4)
     for name, weight in encoder.module.state_dict().items():

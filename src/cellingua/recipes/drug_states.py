@@ -1,9 +1,9 @@
 """What language models of cells make of bulk profiles of cell lines: one state a line, computed once and kept.
 
 A bulk profile has no counts. Its genes are put in order within the line, and the k-th smallest of n becomes the k-th
-smallest of n typical expression values (counts per 10,000 of the bundled gene medians): a quantile mapping that keeps
-the order of the genes and nothing else, so units and platforms do not matter. A gene that the table lacks is absent,
-not zero; a line depends on itself alone.
+smallest of n typical expression values (counts per 10,000, one fixed scale for all encoders): a quantile mapping that
+keeps the order of the genes and nothing else, so units and platforms do not matter. A gene that the table lacks is
+absent, not zero; a line depends on itself alone.
 
 Bulk expresses most genes. CellLM as released keeps the first genes of its vocabulary where there are too many; here
 the highest values are kept (``top``).
@@ -11,8 +11,10 @@ the highest values are kept (``top``).
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,30 +24,27 @@ from scipy.sparse import csr_matrix
 from cellingua.cells.genes import load_vocabulary
 from cellingua.core.errors import InputError
 from cellingua.models.cellm import CellLMModel, CellLMModule
-from cellingua.models.gene_table import read_gene_table
 from cellingua.models.inputs import Rows
 from cellingua.models.langcell import LangCellModule
 from cellingua.models.model import LangCellModel
-from cellingua.models.shelf import DEFAULT, find_model
 
 Floats = NDArray[np.float64]
 Encoder = CellLMModel | LangCellModel
 #: Genes of a line that CellLM sees, the highest; more cost time squared and told nothing more on validation lines.
 SEEN_GENES = 511
 TOTAL = 1e4
+TYPICAL = Path(__file__).resolve().parents[1] / "data" / "genes" / "typical_values.txt.gz"
 
 
 def typical_values(number: int) -> Floats:
-    """Return `number` ascending typical expression values, counts per 10,000: quantiles of the bundled medians."""
-    medians = _medians()
-    return np.interp(
-        (np.arange(number) + 0.5) / max(number, 1), (np.arange(len(medians)) + 0.5) / len(medians), medians
-    )
+    """Return `number` ascending typical expression values, counts per 10,000: quantiles of the fixed scale."""
+    scale = _scale()
+    return np.interp((np.arange(number) + 0.5) / max(number, 1), (np.arange(len(scale)) + 0.5) / len(scale), scale)
 
 
 @lru_cache(maxsize=1)
-def _medians() -> Floats:
-    return np.sort(read_gene_table(find_model(DEFAULT) / "genes.tsv.gz").medians)
+def _scale() -> Floats:
+    return np.array(gzip.decompress(TYPICAL.read_bytes()).split(), dtype=np.float64)
 
 
 def as_cells(values: Floats, genes: NDArray[np.str_], encoder: Encoder) -> Rows:

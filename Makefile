@@ -15,7 +15,7 @@ BENCHES := bench-tokens bench-labels bench-texts bench-annotate bench-embed benc
 	bench-cellm bench-engine bench-figure bench-loader bench-pretrain bench-kill bench-drug bench-drug-explain bench-drug-all bench-drug-cells bench-big
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out train-seeds train-cellm-mini train-drug-mini train-drug-arms referee-drug \
+.PHONY: help install demo test lint docs figures cards scoreboard bench $(BENCHES) wheels tables train-langcell-mini train-left-out calibrate-langcell-mini train-seeds train-cellm-mini train-drug-mini train-drug-arms referee-drug \
 	train-cellm-ablation lock clean
 
 help: ## list the targets
@@ -165,6 +165,9 @@ train-left-out: wheels ## the models that leave one labelled set out, a tenth of
 	test -f $(RUNS)/text_tower/tower.json || \
 		$(BIN)/python scripts/make_text_tower.py --wheels $(WHEELS) --out $(RUNS)/text_tower
 	$(BIN)/python -m benchmarks.left_out --data $(DATA) --text-tower $(RUNS)/text_tower
+
+calibrate-langcell-mini: train-left-out ## the bundled model's error rates, from all sets that were left out; then: make cards
+	$(BIN)/python -m benchmarks.calibrate_mini
 
 train-seeds: wheels ## models of three training seeds, a tenth of the steps (minutes on 2 cores; kept in cache/)
 	test -f $(RUNS)/text_tower/tower.json || \

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.common import shared_folder
 from benchmarks.left_out import SETS, cells_of, load_left_out
 from cellingua.calibration.answers import Answers
-from cellingua.calibration.hierarchy import hierarchy_of
+from cellingua.calibration.hierarchy import hierarchy_of, is_kind_of
 from cellingua.calibration.rollup import ROLLED_UP, UNKNOWN, decide, softmax
 from cellingua.calibration.temperature import Temperature
 from cellingua.cells.collections import CellSet, read_cell_file
@@ -38,7 +39,11 @@ class Judged:
     Attributes
     ----------
     covered
-        bool (n,): the answer is the truth or an ancestor of it, or, in the whole ontology, a kind of it.
+        bool (n,): the answer is the truth or an ancestor of it by the arcs of the Cell Ontology alone, or, in the whole
+        ontology, a kind of it.
+    defined
+        bool (n,): the same with the arcs that definitions say too, as answers are rolled up
+        (`cellingua.calibration.hierarchy.BY_DEFINITION`).
     finer
         bool (n,): the answer is a kind of the truth.
     status
@@ -50,6 +55,7 @@ class Judged:
     """
 
     covered: NDArray[np.bool_]
+    defined: NDArray[np.bool_]
     finer: NDArray[np.bool_]
     status: NDArray[np.int8]
     depth: NDArray[np.float64]
@@ -61,6 +67,7 @@ class Judged:
         return {
             "cells": len(self.covered),
             "covered": round(float(self.covered.mean()), 4),
+            "covered, definitions too": round(float(self.defined.mean()), 4),
             "wrong": round(float((answered & ~self.covered).mean()), 4),
             "unknown": round(float((~answered).mean()), 4),
             "finer than the label": round(float(self.finer.mean()), 4),
@@ -77,8 +84,8 @@ class Judgement:
     ----------
     parts, fitted
         The left-out sets, and for each what was fitted on the others.
-    judged, everything
-        The evaluation sets, and what was fitted on all left-out sets.
+    judged, shipped
+        The evaluation sets by the shipped model, and its calibration (`benchmarks.calibrate_mini`).
     files
         The files of cells.
     """
@@ -86,13 +93,13 @@ class Judgement:
     parts: list[Prediction]
     fitted: list[dict[str, Any]]
     judged: list[Prediction]
-    everything: dict[str, Any]
+    shipped: dict[str, Any]
     files: list[Path]
 
     @property
     def same(self) -> list[dict[str, Any]]:
-        """`everything`, once for each evaluation set."""
-        return [self.everything] * len(self.judged)
+        """`shipped`, once for each evaluation set."""
+        return [self.shipped] * len(self.judged)
 
 
 def from_command_line(description: str | None) -> Judgement:
@@ -104,7 +111,9 @@ def from_command_line(description: str | None) -> Judgement:
     files = [data / "corpus" / f"{name}.h5ad" for name in sets]
     files += [data / "evaluation" / f"{name}.h5ad" for name in EVALUATION]
     parts = left_out_predictions(data, sets)
-    return Judgement(parts, fitted_on_others(parts), evaluation_predictions(data), fit_answers(parts), files)
+    shipped = load_model(SHIPPED)
+    assert isinstance(shipped, LangCellModel)
+    return Judgement(parts, fitted_on_others(parts), evaluation_predictions(data), dict(shipped.calibration), files)
 
 
 def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Prediction]:
@@ -180,7 +189,8 @@ def judge(part: Prediction, fitted: Mapping[str, Any], rate: float, origin: str 
     ]
     wider, either = (covered(said, truth, ontology.is_a, finer=finer) for finer in (False, True))
     right = either if origin == "ontology" else wider
-    return Judged(right, either & ~wider, found.status, _depths(said, ontology), found.probability)
+    defined = covered(said, truth, partial(is_kind_of, ontology=ontology), finer=origin == "ontology")
+    return Judged(right, defined, either & ~wider, found.status, _depths(said, ontology), found.probability)
 
 
 def probabilities(part: Prediction, fitted: Mapping[str, Any], origin: str = "user") -> NDArray[np.float32]:
@@ -200,7 +210,7 @@ def stated_and_right(part: Prediction, fitted: Mapping[str, Any]) -> tuple[NDArr
 
 def pooled(parts: Sequence[Judged]) -> Judged:
     """Return the answers of several sets as one."""
-    columns = ("covered", "finer", "status", "depth", "probability")
+    columns = ("covered", "defined", "finer", "status", "depth", "probability")
     return Judged(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 

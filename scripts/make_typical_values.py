@@ -1,4 +1,4 @@
-"""Make ``src/cellingua/data/genes/typical_values.txt.gz``: what bulk profiles are mapped onto (`recipes/drug_states.py`).
+"""Make ``src/cellingua/data/genes/typical_values.txt.gz``, what bulk profiles are mapped onto (`drug_states`).
 
 Run as ``python scripts/make_typical_values.py MODEL_FOLDER``. Writes the gene medians of a LangCell model (counts per
 10,000 of the cells that express a gene) in ascending order, five digits each. The scale is a file of its own and not

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from cellingua.calibration.answers import Answers
 from cellingua.cells.collections import data_hashes, read_cell_file, read_markers, read_profiles
 from cellingua.core.files import write_text
+from cellingua.models.bundle import CALIBRATION
 from cellingua.models.folder import CARD
 from cellingua.models.manifest import read_manifest, write_manifest
 from cellingua.models.seen import CELLS, read_seen, told_in_short
@@ -33,6 +35,7 @@ MEASURED = {
     "cellm_mini": ("cellm", "pretrain", "leakage"),
 }
 LAST = "Intended use"
+STATED = (0.01, 0.05, 0.1, 0.2)
 
 
 def sections(card: str) -> dict[str, str]:
@@ -83,6 +86,28 @@ def evidence_of_langcell(folder: Path, data: Path) -> str:
     return evidence(terms - wide, np.setdiff1d(profiles, list(wide)).tolist(), set(markers) - wide)
 
 
+def answers_of(folder: Path) -> str:
+    """Return what was fitted for answers at an error rate, and on what (`benchmarks.calibrate_mini`)."""
+    held = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
+    answers = Answers.from_calibration(held)
+    assert answers is not None
+    rows = []
+    for rate in STATED:
+        user, wide = answers.error_rates["user"], answers.error_rates["ontology"]
+        rows.append(
+            [f"{rate:g}"]
+            + [f"{held.rule(rate).threshold:.4g}" for held in (user, wide)]
+            + [f"{held.attainable(rate):.3f}" for held in (user, wide)]
+        )
+    head = ["error rate", "probability needed", "whole ontology", "left uncovered", "whole ontology"]
+    return (
+        f"For candidates that a user names: temperature {held['temperature']:.3f}, the thresholds below, and "
+        f'"unknown" above a score of {answers.open_set.cutoff:.3f}, fitted on models at a tenth of the steps that had '
+        f"not seen {', '.join(answers.sets)}. For the whole ontology: fitted on the held-out files above.\n\n"
+        + table(head, rows)
+    )
+
+
 def main() -> None:
     """Write the cards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,6 +129,7 @@ def main() -> None:
             used = {held.sha256 for held in (seen.data_sets if seen else ())}
             parts["Sources"] = sources({path: digest for path, digest in hashes.items() if digest in used}, args.data)
             parts["Evidence by tissue"] = evidence_of_langcell(folder, args.data)
+            parts["Answers at an error rate"] = answers_of(folder)
         parts["Measured"] = measured(MEASURED.get(name, ()))
         write_text(folder / CARD, joined(parts))
         write_manifest(folder, frozenset(file for file, entry in before.files.items() if entry.optional))

@@ -1,4 +1,4 @@
-"""The open-set score: distances in the ontology, features of a cell alone, a combination that tells planted cells."""
+"""The open-set score: relatives in the ontology, features of a cell alone, a combination that tells planted cells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from cellingua.calibration.unknown import (
     OpenCase,
     OpenSet,
     fit_open_set,
-    information,
     known_terms,
     open_features,
     surroundings,
@@ -22,44 +21,61 @@ T, CD4, NAIVE, B, LEUKOCYTE, NEURON, CELL = (
 )  # fmt: skip
 
 
-def test_related_terms_are_near_and_the_further_apart_the_farther() -> None:
+def test_terms_above_and_below_a_candidate_are_its_relatives() -> None:
     ontology = load_ontology("CL")
     found = surroundings([CD4, None, "CL:9999999"], [T, NAIVE, B, LEUKOCYTE, NEURON, CD4], ontology)
-    far = dict(zip(found.term_ids, found.distance.tolist(), strict=True))
-    assert CD4 not in far
-    assert far[T] == far[NAIVE] == far[LEUKOCYTE] == 0
-    assert 0 < far[B] < far[NEURON] <= 1
-    nothing = surroundings([None], [T, B], ontology)
-    assert nothing.distance.tolist() == [1, 1]
+    assert dict(zip(found.term_ids, found.related.tolist(), strict=True)) == {
+        T: True, NAIVE: True, LEUKOCYTE: True, B: False, NEURON: False,
+    }  # fmt: skip
+    assert surroundings([None], [T, B], ontology).related.tolist() == [False, False]
 
 
-def test_information_rises_downwards_and_wide_terms_are_no_surroundings() -> None:
-    ontology = load_ontology("CL")
-    content = information(ontology)
-    assert content[CELL] == pytest.approx(0, abs=0.01)
-    assert content[CELL] < content[LEUKOCYTE] < content[T] < content[CD4] <= 1
-    assert known_terms([T, CELL, "CL:0000255", "CL:9999999"], ontology) == [T]
+def test_wide_terms_are_no_surroundings() -> None:
+    assert known_terms([T, CELL, "CL:0000255", "CL:9999999"], load_ontology("CL")) == [T]
 
 
-def test_features_depend_on_the_cell_alone_and_on_no_common_shift() -> None:
+def test_features_depend_on_the_cell_alone_and_on_no_order() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(30, 12)).astype(np.float32) * 3
-    distance = np.array([0, 0.5, 1, 0.2, 0, 0.9, 1, 0.4], np.float32)
-    found = open_features(logits, 4, distance)
+    related = np.array([1, 0, 0, 0, 1, 0, 0, 0], bool)
+    found = open_features(logits, 4, related)
     assert found.shape == (30, len(FEATURES))
-    alone = np.concatenate([open_features(logits[[row]], 4, distance) for row in range(30)])
+    alone = np.concatenate([open_features(logits[[row]], 4, related) for row in range(30)])
     assert found == pytest.approx(alone, abs=1e-5)
-    assert open_features(logits + 7, 4, distance) == pytest.approx(found, abs=1e-4)
     order = np.r_[[2, 0, 3, 1], 4 + np.random.default_rng(1).permutation(8)]
-    assert open_features(logits[:, order], 4, distance[order[4:] - 4]) == pytest.approx(found, abs=1e-4)
+    assert open_features(logits[:, order], 4, related[order[4:] - 4]) == pytest.approx(found, abs=1e-4)
 
 
 def test_every_feature_rises_with_a_far_type_and_without_surroundings_nothing_fails() -> None:
     near, far = np.zeros((1, 6), np.float32), np.zeros((1, 6), np.float32)
     near[0, 0], far[0, 5] = 8, 8
-    distance = np.array([0.0, 0.3, 1.0], np.float32)
-    assert (open_features(far, 3, distance) > open_features(near, 3, distance)).all()
-    assert np.isfinite(open_features(near, 6, np.empty(0, np.float32))).all()
+    related = np.array([True, False, False])
+    assert (open_features(far, 3, related) > open_features(near, 3, related)).all()
+    assert np.isfinite(open_features(near, 6, np.empty(0, bool))).all()
+
+
+def test_a_cell_that_fits_no_known_type_speaks_less_for_none_than_one_that_fits_another() -> None:
+    """The gap, and what the best candidate has of all, are the same; what differs is how well the other type fits."""
+    logits = np.array([[2.0, 1.0, 6.0], [12.0, 11.0, 16.0]], np.float32)
+    unlike, other = open_features(logits, 2, np.array([False]))
+    assert unlike[:2] == pytest.approx(other[:2], abs=1e-4)
+    assert unlike[FEATURES.index("fit")] < other[FEATURES.index("fit")]
+
+
+def test_a_features_unit_changes_no_score() -> None:
+    rng = np.random.default_rng(5)
+    missing = rng.random(400) < 0.4
+    features = (rng.normal(size=(400, 3)) + missing[:, None] * [2.0, 1.0, 0.3]).astype(np.float32)
+    unit = np.array([1.0, 50.0, 0.02], np.float32)
+    plain = fit_open_set([OpenCase(features, missing)], [features[~missing]], 0.05)
+    other = fit_open_set([OpenCase(features * unit, missing)], [features[~missing] * unit], 0.05)
+    assert other.score(features * unit) == pytest.approx(plain.score(features), abs=1e-3)
+
+
+def test_a_score_of_other_features_is_refused() -> None:
+    held = OpenSet((1.0, 1.0, 1.0), 0.0, 0.5).to_dict() | {"features": ["distance", "outside", "gap", "doubt"]}
+    with pytest.raises(ValueError, match="a score of distance"):
+        OpenSet.from_dict(held)
 
 
 def test_planted_cells_are_told_and_few_others_are_called_unknown() -> None:
@@ -67,9 +83,9 @@ def test_planted_cells_are_told_and_few_others_are_called_unknown() -> None:
 
     def case(n: int) -> OpenCase:
         missing = rng.random(n) < 0.3
-        return OpenCase((rng.normal(size=(n, 4)) + 3 * missing[:, None]).astype(np.float32), missing)
+        return OpenCase((rng.normal(size=(n, 3)) + 3 * missing[:, None]).astype(np.float32), missing)
 
-    known = [rng.normal(size=(400, 4)).astype(np.float32) for _ in range(3)]
+    known = [rng.normal(size=(400, 3)).astype(np.float32) for _ in range(3)]
     fitted = fit_open_set([case(200), case(300)], known, 0.02)
     assert min(fitted.weights) >= 0
     assert np.mean([(fitted.score(features) > fitted.cutoff).mean() for features in known]) <= 0.02
@@ -84,7 +100,7 @@ def test_planted_cells_are_told_and_few_others_are_called_unknown() -> None:
 
 def test_a_feature_that_speaks_the_other_way_round_counts_for_nothing() -> None:
     missing = np.arange(100) < 50
-    features = np.zeros((100, 4), np.float32)
+    features = np.zeros((100, 3), np.float32)
     features[:, 0], features[:, 1] = np.where(missing, 2, -2), np.where(missing, -2, 2)
     fitted = fit_open_set([OpenCase(features, missing)], [features[~missing]], 0.01)
     assert fitted.weights[0] > 0

@@ -65,9 +65,7 @@ def test_after_tuning_a_line_of_weights_says_more_of_the_responses(encoder: Cell
     assert left(found) < 0.5 * left(line_states(values, genes, drawn))
 
 
-def test_the_given_model_stays_and_a_seed_says_everything(
-    encoder: CellLMModel, world: tuple[np.ndarray, ...]
-) -> None:
+def test_the_given_model_stays_and_a_seed_says_everything(encoder: CellLMModel, world: tuple[np.ndarray, ...]) -> None:
     values, genes, grid = world
     before = copy.deepcopy(encoder.module.state_dict())
     config = TowerTuning(passes=3, lines=10, rate=1e-2)

@@ -48,7 +48,7 @@ def cell_set(adata: AnnData, name: str) -> CellSet:
 def fitted(small_model_folder: object) -> dict[str, object]:
     """What is fitted on two sets of the world, one of them noisy."""
     model = replace(small_world.model(small_model_folder), supported=frozenset(small_world.TYPES))  # type: ignore[arg-type]
-    sets = [("clean", small_world.cells(150, seed=21)), ("noisy", small_world.cells(150, seed=22, noise=0.6))]
+    sets = [("clean", small_world.cells(400, seed=21)), ("noisy", small_world.cells(400, seed=22, noise=0.6))]
     return fit_answers([predict(model, cell_set(adata, name), name) for name, adata in sets])
 
 
@@ -100,11 +100,11 @@ def test_cells_of_a_type_that_is_no_candidate_are_told(model: LangCellModel) -> 
 
 def test_a_score_and_an_answer_depend_on_the_cell_alone(model: LangCellModel) -> None:
     cells = small_world.cells(40, seed=25, noise=0.7)
-    whole = annotate(cells.copy(), LABELS, model=model, error_rate=0.1)
+    whole = annotate(cells.copy(), LABELS, model=model, error_rate=0.02)
     assert len(set(whole.status)) > 1
     order = np.random.default_rng(0).permutation(40)
-    mixed = annotate(cells[order].copy(), LABELS, model=model, error_rate=0.1)
-    alone = [annotate(cells[[row]].copy(), LABELS, model=model, error_rate=0.1) for row in range(6)]
+    mixed = annotate(cells[order].copy(), LABELS, model=model, error_rate=0.02)
+    alone = [annotate(cells[[row]].copy(), LABELS, model=model, error_rate=0.02) for row in range(6)]
     assert whole.unknown is not None
     assert mixed.unknown == pytest.approx(whole.unknown[order], abs=1e-5)
     assert (mixed.labels == whole.labels[order]).all()

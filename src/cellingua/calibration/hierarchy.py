@@ -33,6 +33,27 @@ TOO_WIDE = (DUTIES - KINDRED) | {
     "CL:4052002",  # syncytial cell
 }
 
+# What definitions of CL say and its arcs lack: neural is "a cell that is part of the nervous system", embryonic "a cell
+# of the embryo". Without these no answer is wide enough where a glioblast can't be told from a radial glial cell.
+BY_DEFINITION = {
+    "CL:0000030": "CL:0002319",  # glioblast: neural cell
+    "CL:0000031": "CL:0002319",  # neuroblast (sensu Vertebrata): neural cell
+    "CL:0011020": "CL:0002319",  # neural progenitor cell: neural cell
+    "CL:0000352": "CL:0002321",  # epiblast cell: embryonic cell (metazoa)
+}
+
+
+def wider_terms(term: str, ontology: Ontology) -> frozenset[str]:
+    """Return what a term is a kind of: by the ontology's arcs and by its definitions (`BY_DEFINITION`)."""
+    found = ontology.ancestors(term)
+    more = [BY_DEFINITION[one] for one in (term, *found) if one in BY_DEFINITION]
+    return found.union(more, *(ontology.ancestors(one) for one in more))
+
+
+def is_kind_of(term: str, other: str, ontology: Ontology) -> bool:
+    """Return whether `term` is `other` or a kind of it, as `wider_terms` says."""
+    return term == other or (term in ontology and other in wider_terms(term, ontology))
+
 
 def says_nothing(term: str, ontology: Ontology) -> bool:
     """Return whether a term is so wide that it names no kind of cell, such as "cell" or "eukaryotic cell"."""
@@ -59,7 +80,7 @@ def hierarchy_of(term_ids: Sequence[str | None], ontology: Ontology) -> tuple[Hi
     for column, term in enumerate(term_ids):
         if term is None or term not in ontology:
             continue
-        for wider in (term, *ontology.ancestors(term)):
+        for wider in (term, *wider_terms(term, ontology)):
             below.setdefault(wider, set()).add(column)
     breadth = {term: len(ontology.descendants(term)) for term in below}
     narrowest: dict[frozenset[int], str] = {}

@@ -1,16 +1,15 @@
 """Is a cell of none of the candidates? An open-set score from the cell alone.
 
-The model knows many more types than a user names. Where the likeliest of all these types lie far from every candidate
-in the ontology, the cell is probably of none of them. Far is measured by information: what two terms have in common is
-their narrowest shared ancestor, and the fewer terms lie below it, the more it says (Lin, 1998).
+The model knows many more types than a user names. Where a type that is related to no candidate fits a cell well and
+better than all that are, the cell is probably of none of them. That it fits well matters: a cell of a tissue that the
+model hardly knows is like nothing, which says little about the candidates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from cellingua.calibration.rollup import softmax
 from cellingua.words.ontology import Ontology
 
 Floats = NDArray[np.float32]
-FEATURES = ("distance", "outside", "gap", "doubt")
+FEATURES = ("gap", "doubt", "fit")
 RIDGE = 1.0
 
 
@@ -34,28 +33,21 @@ class Surroundings:
     ----------
     term_ids
         (W,): known types that are no candidates.
-    distance
-        float32 (W,): 0 for what lies above or below a candidate, to 1 for what shares nothing with any.
+    related
+        bool (W,): whether they lie above or below a candidate.
     """
 
     term_ids: tuple[str, ...]
-    distance: Floats
-
-
-@cache
-def information(ontology: Ontology) -> dict[str, float]:
-    """Return the information content of each term, 0 (the root) to 1 (a term with none below it) (Seco, 2004)."""
-    total = math.log(len(ontology) + 1)
-    return {term: 1 - math.log(len(ontology.descendants(term)) + 1) / total for term in ontology.ids}
+    related: NDArray[np.bool_]
 
 
 def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontology: Ontology) -> Surroundings:
-    """Return the known terms that are no candidates, each with its distance from the nearest candidate.
+    """Return the known terms that are no candidates, and which of them are related to one.
 
     Parameters
     ----------
     candidates
-        Ontology ids; None, or an id that is not live, is near to nothing.
+        Ontology ids; None, or an id that is not live, is related to nothing.
     known
         Terms that the model has evidence for.
     """
@@ -64,14 +56,11 @@ def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontolog
 
 @lru_cache(maxsize=256)
 def _surroundings(candidates: tuple[str | None, ...], known: tuple[str, ...], ontology: Ontology) -> Surroundings:
-    content = information(ontology)
-    named = [term for term in candidates if term is not None and term in ontology]
-    above = {term: ontology.ancestors(term) | {term} for term in named}
-    terms = sorted({term for term in known if term in ontology} - set(named))
-    return Surroundings(
-        tuple(terms),
-        np.array([_distance(term, above, content, ontology) for term in terms], np.float32),
-    )
+    named = {term for term in candidates if term is not None and term in ontology}
+    terms = sorted({term for term in known if term in ontology} - named)
+    above = {wider for term in named for wider in ontology.ancestors(term)}
+    related = [term in above or not named.isdisjoint(ontology.ancestors(term)) for term in terms]
+    return Surroundings(tuple(terms), np.array(related, dtype=bool))
 
 
 def known_terms(supported: Iterable[str], ontology: Ontology) -> list[str]:
@@ -81,19 +70,8 @@ def known_terms(supported: Iterable[str], ontology: Ontology) -> list[str]:
     )
 
 
-def _distance(term: str, above: dict[str, frozenset[str]], content: dict[str, float], ontology: Ontology) -> float:
-    own = ontology.ancestors(term) | {term}
-    nearest = 0.0
-    for other, line in above.items():
-        if other in own or term in line:
-            return 0.0
-        shared = max((content[one] for one in own & line), default=0.0)
-        nearest = max(nearest, 2 * shared / (content[term] + content[other] + 1e-9))
-    return 1.0 - min(nearest, 1.0)
-
-
-def open_features(logits: Floats, n_candidates: int, distance: Floats) -> Floats:
-    """Return what speaks for "none of the candidates" in each cell, float32 (n, 4), in the order of `FEATURES`.
+def open_features(logits: Floats, n_candidates: int, related: NDArray[np.bool_]) -> Floats:
+    """Return what speaks for "none of the candidates" in each cell, float32 (n, 3), in the order of `FEATURES`.
 
     Parameters
     ----------
@@ -101,28 +79,20 @@ def open_features(logits: Floats, n_candidates: int, distance: Floats) -> Floats
         float (n, K + W): of the candidates, then of their surroundings, on one scale.
     n_candidates
         K.
-    distance
-        float32 (W,): see `Surroundings`.
+    related
+        bool (W,): see `Surroundings`.
 
     Returns
     -------
     ndarray
-        The expected distance from the candidates and the probability of all terms that are related to none, both as
-        log-odds; how far the best unrelated term is above the best candidate or relative; minus the log-probability of
-        the best candidate among all.
+        How far the best unrelated term is above the best candidate or relative; minus the log-probability of the best
+        candidate among all; the logit of the best unrelated term. Without an unrelated term the gap is 0.
     """
-    probability = softmax(logits)
-    far = np.concatenate([np.zeros(n_candidates, np.float32), distance])
-    outside = far > 0
-    lost = probability[:, outside].sum(axis=1)
+    outside = np.concatenate([np.zeros(n_candidates, bool), ~related])
     inside = np.where(outside, -np.inf, logits).max(axis=1)
     beyond = np.where(outside, logits, -np.inf).max(axis=1) if outside.any() else inside
-    own = np.log(probability[:, :n_candidates].max(axis=1) + 1e-6)
-    return np.stack([_log_odds(probability @ far), _log_odds(lost), beyond - inside, -own], axis=1).astype(np.float32)
-
-
-def _log_odds(share: Floats) -> Floats:
-    return np.asarray(np.log((share + 1e-4) / (1 - share + 1e-4)))
+    own = np.log(softmax(logits)[:, :n_candidates].max(axis=1) + 1e-6)
+    return np.stack([beyond - inside, -own, beyond], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -154,7 +124,15 @@ class OpenSet:
 
     @classmethod
     def from_dict(cls, held: dict[str, Any]) -> OpenSet:
-        """Return what `to_dict` gave."""
+        """Return what `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            It was fitted on other features than these.
+        """
+        if tuple(held["features"]) != FEATURES:
+            raise ValueError(f"a score of {', '.join(map(str, held['features']))}, not of {', '.join(FEATURES)}")
         return cls(tuple(float(w) for w in held["weights"]), float(held["bias"]), float(held["cutoff"]))
 
 
@@ -180,7 +158,8 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
     Parameters
     ----------
     cases
-        To fit the weights on. No weight is below 0: each feature speaks for "none" or for nothing.
+        To fit the weights on, each feature in units of its own deviation, so that a feature's scale does not decide
+        how much it is held back. No weight is below 0: each feature speaks for "none" or for nothing.
     known
         Features of cells whose type is among the candidates, one array a set; the cut-off lets at most a share of
         `false_alarms` of them be unknown, on average over sets, since the next set may be one that is unlike the
@@ -188,6 +167,8 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
     """
     usable = [case for case in cases if 0 < case.missing.sum() < len(case.missing)]
     design = np.concatenate([case.features for case in usable]).astype(np.float64)
+    unit = np.maximum(design.std(axis=0), 1e-6)
+    design /= unit
     target = np.concatenate([case.missing for case in usable])
     weight = np.concatenate([np.where(c.missing, 0.5 / c.missing.sum(), 0.5 / (~c.missing).sum()) for c in usable])
     weight /= weight.sum()
@@ -199,7 +180,7 @@ def fit_open_set(cases: Sequence[OpenCase], known: Sequence[Floats], false_alarm
 
     bounds = [(0.0, None)] * design.shape[1] + [(None, None)]
     found = minimize(loss, np.zeros(design.shape[1] + 1), method="L-BFGS-B", bounds=bounds).x
-    fitted = OpenSet(tuple(round(float(w), 5) for w in found[:-1]), round(float(found[-1]), 5), 1.0)
+    fitted = OpenSet(tuple(np.round(found[:-1] / unit, 6).tolist()), round(float(found[-1]), 5), 1.0)
     scores = [fitted.score(features) for features in known if len(features)]
     levels = np.unique(np.concatenate(scores))
     share = np.mean([_above(part, levels) for part in scores], axis=0)

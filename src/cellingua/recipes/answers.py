@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cellingua.calibration.answers import Answers
 from cellingua.calibration.conformal import GRID, fit_error_rates
-from cellingua.calibration.hierarchy import hierarchy_of
+from cellingua.calibration.hierarchy import hierarchy_of, is_kind_of
 from cellingua.calibration.rollup import UNKNOWN, Hierarchy, decide, softmax
 from cellingua.calibration.temperature import Labelled, fit_temperature
 from cellingua.calibration.unknown import OpenCase, fit_open_set, known_terms, open_features, surroundings
@@ -225,7 +225,8 @@ def _covering(
     """Return the hierarchy, and which of no answer, the candidates and its terms cover each type, bool (types, .)."""
     hierarchy, terms = hierarchy_of(term_ids, ontology)
     names = ("", *term_ids, *terms)
-    covers = [covered(names, [kind] * len(names), ontology.is_a, finer=finer) for kind in types]
+    kinds = partial(is_kind_of, ontology=ontology)
+    covers = [covered(names, [kind] * len(names), kinds, finer=finer) for kind in types]
     return hierarchy, np.array(covers)
 
 
@@ -259,7 +260,7 @@ def _features(part: Prediction, candidates: Sequence[str], temperature: float, o
     around = surroundings(candidates, evident, ontology)
     column = {term: place for place, term in enumerate(part.known_ids)}
     places = [column[term] for term in (*candidates, *around.term_ids)]
-    return open_features(part.known_logits[:, places] / np.float32(temperature), len(candidates), around.distance)
+    return open_features(part.known_logits[:, places] / np.float32(temperature), len(candidates), around.related)
 
 
 def _labelled(part: Prediction, ontology: Ontology) -> Labelled:

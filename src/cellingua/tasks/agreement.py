@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellingua.calibration.hierarchy import is_kind_of
 from cellingua.words.naming import name_label
 from cellingua.words.ontology import Ontology
 
@@ -71,7 +72,7 @@ def compare(
         compared += count
         same = mine == given or (bool(term) and term == read[mine])
         exact += count * same
-        related += count * (same or _related(term, read[mine], ontology))
+        related += count * (same or are_related(term, read[mine], ontology))
     return Agreement(
         key, rows, columns, table, tuple(read[label] for label in rows),
         exact / compared if compared else None, related / compared if compared else None, compared,
@@ -100,8 +101,8 @@ def _term(label: str, ontology: Ontology, tissue: str | None) -> str:
     return term if term is not None and term in ontology else ""
 
 
-def _related(a: str, b: str, ontology: Ontology) -> bool:
-    """Return whether one of two terms lies below the other."""
-    if not a or not b or a not in ontology or b not in ontology:
+def are_related(a: str, b: str, ontology: Ontology) -> bool:
+    """Return whether one of two terms lies below the other, as answers are rolled up; False for no term."""
+    if a not in ontology or b not in ontology:
         return False
-    return ontology.is_a(a, b) or ontology.is_a(b, a)
+    return is_kind_of(a, b, ontology) or is_kind_of(b, a, ontology)

@@ -40,18 +40,18 @@ class OpenScore:
         The combination that is stored with the model.
     prepared
         The candidates and, after them, the known types that are no candidates.
-    distance
-        float32 (W,): of these types from the nearest candidate.
+    related
+        bool (W,): which of these types lie above or below a candidate.
     """
 
     open_set: OpenSet
     prepared: Prepared
-    distance: np.ndarray
+    related: np.ndarray
 
     def of(self, model: LangCellModel, block: CountBlock, embedding: np.ndarray) -> np.ndarray:
         """Return the score of each cell, float32 (n,), from that cell alone."""
         logits = model.logits(block, embedding, self.prepared)
-        return self.open_set.score(open_features(logits, logits.shape[1] - len(self.distance), self.distance))
+        return self.open_set.score(open_features(logits, logits.shape[1] - len(self.related), self.related))
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _open_score(model: Any, candidates: Candidates, answers: Answers | None) -> 
         return None
     ontology = load_ontology("CL")
     around = surroundings(candidates.term_ids, known_terms(model.supported, ontology), ontology)
-    return OpenScore(answers.open_set, model.prepare(_joined(candidates, around.term_ids)), around.distance)
+    return OpenScore(answers.open_set, model.prepare(_joined(candidates, around.term_ids)), around.related)
 
 
 def _joined(candidates: Candidates, terms: Sequence[str]) -> Candidates:

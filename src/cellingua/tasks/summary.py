@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cellingua.tasks.agreement import Agreement, compare, composition
+from cellingua.tasks.agreement import Agreement, are_related, compare, composition
 from cellingua.tasks.result import Annotation
 from cellingua.words.ontology import load_ontology
 
@@ -100,9 +100,7 @@ def _compatible(result: Annotation, expected: np.ndarray) -> np.ndarray:
     for cell in np.flatnonzero(expected != ""):
         pair = (str(result.term_ids[cell]), terms[expected[cell]])
         if pair not in known:
-            a, b = pair
-            related = bool(a and b) and a in ontology and b in ontology
-            known[pair] = related and (ontology.is_a(a, b) or ontology.is_a(b, a))
+            known[pair] = are_related(*pair, ontology)
         found[cell] = known[pair]
     return found
 

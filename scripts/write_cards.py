@@ -99,7 +99,7 @@ def answers_of(folder: Path) -> str:
             + [f"{held.rule(rate).threshold:.4g}" for held in (user, wide)]
             + [f"{held.attainable(rate):.3f}" for held in (user, wide)]
         )
-    head = ["error rate", "probability needed", "whole ontology", "left uncovered", "whole ontology"]
+    head = ["error rate", "probability needed", "in the whole ontology", "left uncovered", "in the whole ontology"]
     return (
         f"For candidates that a user names: temperature {held['temperature']:.3f}, the thresholds below, and "
         f'"unknown" above a score of {answers.open_set.cutoff:.3f}, fitted on models at a tenth of the steps that had '

@@ -30,6 +30,21 @@ def test_terms_above_and_below_a_candidate_are_its_relatives() -> None:
     assert surroundings([None], [T, B], ontology).related.tolist() == [False, False]
 
 
+def test_a_label_without_an_id_is_related_to_terms_that_have_all_its_words() -> None:
+    ontology = load_ontology("CL")
+    stellate, hepatic, neuron = "CL:0002410", "CL:0000632", "CL:0000540"  # of the pancreas, of the liver
+    known = [stellate, hepatic, neuron, B]
+
+    def related(*written: str) -> list[str]:
+        found = surroundings([T, None], known, ontology, written)
+        return [term for term, near in zip(found.term_ids, found.related, strict=True) if near]
+
+    assert related("Stellate cells") == [hepatic, stellate]
+    assert related("stellate-cell of pancreas") == []
+    assert related("pancreatic stellate", "nothing known") == [stellate]
+    assert related("cells", "", "???") == []
+
+
 def test_wide_terms_are_no_surroundings() -> None:
     assert known_terms([T, CELL, "CL:0000255", "CL:9999999"], load_ontology("CL")) == [T]
 

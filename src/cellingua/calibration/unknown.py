@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from cellingua.calibration.hierarchy import is_answer
 from cellingua.calibration.rollup import softmax
 from cellingua.words.ontology import Ontology
+from cellingua.words.spelling import split_words
 
 Floats = NDArray[np.float32]
 FEATURES = ("gap", "doubt", "fit")
@@ -41,7 +42,9 @@ class Surroundings:
     related: NDArray[np.bool_]
 
 
-def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontology: Ontology) -> Surroundings:
+def surroundings(
+    candidates: Sequence[str | None], known: Iterable[str], ontology: Ontology, written: Iterable[str] = ()
+) -> Surroundings:
     """Return the known terms that are no candidates, and which of them are related to one.
 
     Parameters
@@ -50,17 +53,34 @@ def surroundings(candidates: Sequence[str | None], known: Iterable[str], ontolog
         Ontology ids; None, or an id that is not live, is related to nothing.
     known
         Terms that the model has evidence for.
+    written
+        Labels of candidates without an id. A term whose name has all words of such a label is related to it: whoever
+        writes "stellate cell" has asked for the pancreatic ones, too.
     """
-    return _surroundings(tuple(dict.fromkeys(candidates)), tuple(sorted(set(known))), ontology)
+    return _surroundings(
+        tuple(dict.fromkeys(candidates)), tuple(sorted(set(known))), ontology, frozenset(map(_words, written))
+    )
 
 
 @lru_cache(maxsize=256)
-def _surroundings(candidates: tuple[str | None, ...], known: tuple[str, ...], ontology: Ontology) -> Surroundings:
+def _surroundings(
+    candidates: tuple[str | None, ...], known: tuple[str, ...], ontology: Ontology, written: frozenset[frozenset[str]]
+) -> Surroundings:
     named = {term for term in candidates if term is not None and term in ontology}
     terms = sorted({term for term in known if term in ontology} - named)
     above = {wider for term in named for wider in ontology.ancestors(term)}
-    related = [term in above or not named.isdisjoint(ontology.ancestors(term)) for term in terms]
-    return Surroundings(tuple(terms), np.array(related, dtype=bool))
+    free = [words for words in written if words]
+
+    def is_related(term: str) -> bool:
+        line = ontology.ancestors(term)
+        return term in above or not named.isdisjoint(line) or any(map(_words(ontology.name(term)).issuperset, free))
+
+    return Surroundings(tuple(terms), np.array([is_related(term) for term in terms], dtype=bool))
+
+
+def _words(text: str) -> frozenset[str]:
+    """Return the words of a name but for "cell"."""
+    return frozenset(split_words(text)) - {"cell"}
 
 
 def known_terms(supported: Iterable[str], ontology: Ontology) -> list[str]:

@@ -145,7 +145,9 @@ def _open_score(model: Any, candidates: Candidates, answers: Answers | None) -> 
     if answers is None or candidates.origin != "user":
         return None
     ontology = load_ontology("CL")
-    around = surroundings(candidates.term_ids, known_terms(model.supported, ontology), ontology)
+    pairs = zip(candidates.labels, candidates.term_ids, strict=True)
+    written = [label for label, term in pairs if term is None or term not in ontology]
+    around = surroundings(candidates.term_ids, known_terms(model.supported, ontology), ontology, written)
     return OpenScore(answers.open_set, model.prepare(_joined(candidates, around.term_ids)), around.related)
 
 

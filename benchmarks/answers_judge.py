@@ -111,9 +111,15 @@ def from_command_line(description: str | None) -> Judgement:
     files = [data / "corpus" / f"{name}.h5ad" for name in sets]
     files += [data / "evaluation" / f"{name}.h5ad" for name in EVALUATION]
     parts = left_out_predictions(data, sets)
-    shipped = load_model(SHIPPED)
-    assert isinstance(shipped, LangCellModel)
-    return Judgement(parts, fitted_on_others(parts), evaluation_predictions(data), dict(shipped.calibration), files)
+    held = dict(shipped_model().calibration)
+    return Judgement(parts, fitted_on_others(parts), evaluation_predictions(data), held, files)
+
+
+def shipped_model() -> LangCellModel:
+    """Return the bundled model."""
+    model = load_model(SHIPPED)
+    assert isinstance(model, LangCellModel)
+    return model
 
 
 def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Prediction]:
@@ -121,8 +127,7 @@ def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Predict
 
     What the channels count is as in the shipped model: a few numbers, which were chosen over several sets.
     """
-    shipped = load_model(SHIPPED)
-    assert isinstance(shipped, LangCellModel)
+    shipped = shipped_model()
     strength, counted = _evidence(shipped).strength, {key: shipped.calibration[key] for key in KEPT}
     found = []
     for name in sets:
@@ -136,8 +141,7 @@ def left_out_predictions(data: Path, sets: Sequence[str] = SETS) -> list[Predict
 
 def evaluation_predictions(data: Path, sets: Sequence[str] = EVALUATION) -> list[Prediction]:
     """Return what the shipped model says of the evaluation sets."""
-    model = load_model(SHIPPED)
-    assert isinstance(model, LangCellModel)
+    model = shipped_model()
     found = []
     for name in sets:
         cells = read_cell_file(data / "evaluation" / f"{name}.h5ad")

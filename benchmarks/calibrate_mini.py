@@ -35,7 +35,7 @@ def main() -> int:
     before = read_manifest(folder)
     held = json.loads(before.verified(CALIBRATION).read_text(encoding="utf-8"))
     write_json(folder / CALIBRATION, calibrated(held, fitted))
-    write_manifest(folder, frozenset(file for file, entry in before.files.items() if entry.optional))
+    write_manifest(folder, before.optional)
     print(f"{SHIPPED}: temperature {fitted['temperature']:.3f}, calibrated on {', '.join(fitted['answers']['sets'])}")
     return 0
 

@@ -91,20 +91,21 @@ def answers_of(folder: Path) -> str:
     held = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
     answers = Answers.from_calibration(held)
     assert answers is not None
-    rows = []
-    for rate in STATED:
-        user, wide = answers.error_rates["user"], answers.error_rates["ontology"]
-        rows.append(
-            [f"{rate:g}"]
-            + [f"{held.rule(rate).threshold:.4g}" for held in (user, wide)]
-            + [f"{held.attainable(rate):.3f}" for held in (user, wide)]
-        )
+    both = (answers.error_rates["user"], answers.error_rates["ontology"])
+    rows = [
+        [
+            f"{rate:g}",
+            *(f"{one.rule(rate).threshold:.4g}" for one in both),
+            *(f"{one.attainable(rate):.3f}" for one in both),
+        ]
+        for rate in STATED
+    ]
     head = ["error rate", "probability needed", "in the whole ontology", "left uncovered", "in the whole ontology"]
     return (
-        f"For candidates that a user names: temperature {held['temperature']:.3f}, the thresholds below, and "
-        f'"unknown" above a score of {answers.open_set.cutoff:.3f}, fitted on models at a tenth of the steps that had '
-        f"not seen {', '.join(answers.sets)}. For the whole ontology: fitted on the held-out files above.\n\n"
-        + table(head, rows)
+        f"For candidates that a user names: temperature {held['temperature']:.3f} (in place of that above), the "
+        f'thresholds below, and "unknown" above a score of {answers.open_set.cutoff:.3f}, fitted on models at a tenth '
+        f"of the steps that had not seen {', '.join(answers.sets)}. For the whole ontology: fitted on the held-out "
+        "files above.\n\n" + table(head, rows)
     )
 
 
@@ -132,7 +133,7 @@ def main() -> None:
             parts["Answers at an error rate"] = answers_of(folder)
         parts["Measured"] = measured(MEASURED.get(name, ()))
         write_text(folder / CARD, joined(parts))
-        write_manifest(folder, frozenset(file for file, entry in before.files.items() if entry.optional))
+        write_manifest(folder, before.optional)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from cellingua.cells.collections import CellSet
 from cellingua.cells.counts import CountBlocks
 from cellingua.cells.doctor import examine
 from cellingua.cells.reading import open_cells
-from cellingua.core.errors import InputError
+from cellingua.core.errors import InputError, ModelError
 from cellingua.measures.calibration import covered, separation
 from cellingua.models.inputs import Rows
 from cellingua.models.model import LangCellModel
 from cellingua.models.shelf import load_model
 from cellingua.recipes.answers import fit_answers, lineages_of, open_cases, predict
 from cellingua.tasks.annotate import annotate
+from cellingua.tasks.answering import answering_of
 from cellingua.words.candidates import from_labels, whole_ontology
 from cellingua.words.ontology import load_ontology
 
@@ -96,6 +97,21 @@ def test_cells_of_a_type_that_is_no_candidate_are_told(model: LangCellModel) -> 
     assert result.unknown is not None
     assert separation(result.unknown, gone) > 0.95
     assert np.array_equal(cells.obs["cellingua_unknown"], result.unknown)
+
+
+def test_a_label_that_is_no_term_keeps_the_types_it_may_mean_from_speaking_against_it() -> None:
+    asked = answering_of(load_model("langcell_mini"), from_labels(["T cell", "stellate cell"]), 0.1).open_score
+    assert asked is not None
+    near = dict(zip(asked.prepared.term_ids[2:], asked.related.tolist(), strict=True))
+    assert near["CL:0002410"]  # pancreatic stellate cell
+    assert not near["CL:0000236"]  # B cell
+
+
+def test_a_calibration_of_another_score_is_refused(model: LangCellModel) -> None:
+    held = model.calibration["answers"]
+    other = {**held, "unknown": {**held["unknown"], "features": ["distance", "outside", "gap", "doubt"]}}
+    with pytest.raises(ModelError, match="can't be read"):
+        Answers.from_calibration({"answers": other})
 
 
 def test_a_score_and_an_answer_depend_on_the_cell_alone(model: LangCellModel) -> None:

@@ -22,7 +22,7 @@ class Answers:
     open_set
         The score of "none of the candidates", for candidates that a user names.
     sets
-        The data sets that it was fitted on.
+        The data sets that what concerns a user's candidates was fitted on.
     """
 
     error_rates: dict[str, ErrorRates]

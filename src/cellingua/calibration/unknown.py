@@ -35,7 +35,7 @@ class Surroundings:
     term_ids
         (W,): known types that are no candidates.
     related
-        bool (W,): whether they lie above or below a candidate.
+        bool (W,): whether they lie above or below a candidate, or have all words of a label that is no term.
     """
 
     term_ids: tuple[str, ...]

@@ -60,6 +60,11 @@ class Manifest:
         return sha256_file(self.folder / NAME)[:16]
 
     @property
+    def optional(self) -> frozenset[str]:
+        """Names of the files that a model works without."""
+        return frozenset(name for name, entry in self.files.items() if entry.optional)
+
+    @property
     def size(self) -> int:
         """Bytes of all files listed."""
         return sum(entry.size for entry in self.files.values())

@@ -76,7 +76,7 @@ def save_tuned(
         if seen is not None:
             # Cells that it was tuned on and that nobody wrote down are missing in what its base saw.
             (seen if model.head.seen else replace(seen, complete=False)).save(partial)
-        write_manifest(partial, optional=frozenset(name for name, entry in manifest.files.items() if entry.optional))
+        write_manifest(partial, optional=manifest.optional)
 
 
 def _side(model: Model, *, text: bool) -> dict[str, Tensor]:

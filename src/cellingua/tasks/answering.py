@@ -41,7 +41,7 @@ class OpenScore:
     prepared
         The candidates and, after them, the known types that are no candidates.
     related
-        bool (W,): which of these types lie above or below a candidate.
+        bool (W,): which of these types are related to a candidate (`cellingua.calibration.unknown.Surroundings`).
     """
 
     open_set: OpenSet
